@@ -1,0 +1,183 @@
+"""What happens before the first stage: the settings are checked, the data set is scanned and split, once."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import logging
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from monai.bundle import ConfigWorkflow
+
+from ..data.mixing import MIXING
+from ..utils.io import read_json
+from .session import plain_settings
+
+logger = logging.getLogger(__name__)
+
+PHANTOM = "phantom"  # the value of `dataset_dir` that stands for the drawn images
+SPLIT_SETTINGS = ("dataset_dir", "class_names", "groups", "shots", "num_folds", "fold", "seed")
+PHANTOM_SETTINGS = ("phantom_set", "phantoms_per_class", "phantom_patients", "image_size")
+
+# name: (type, smallest, largest)
+NUMBERS: dict[str, tuple[type, float, float]] = {
+    "seed": (int, 0, 2**31 - 1),
+    "fold": (int, 0, 1000),
+    "num_folds": (int, 3, 1000),
+    "shots": (int, 1, 10**6),
+    "image_size": (int, 32, 2048),
+    "rank": (int, 1, 1024),
+    "max_steps": (int, 1, 10**7),
+    "adapter_batch_size": (int, 1, 4096),
+    "adapter_learning_rate": (float, 1e-8, 1.0),
+    "prompt_dropout": (float, 0.0, 1.0),
+    "images_per_class": (int, 1, 10**7),
+    "guidance_scale": (float, 0.0, 50.0),
+    "num_inference_steps": (int, 1, 1000),
+    "generation_batch_size": (int, 1, 4096),
+    "classifier_steps": (int, 1, 10**7),
+    "batch_size": (int, 1, 4096),
+    "learning_rate": (float, 1e-8, 1.0),
+    "real_weight": (float, 0.0, 1.0),
+    "num_workers": (int, 0, 1024),
+}
+CHOICES = {"adapter_scope": ("dataset", "class"), "mixing": MIXING}
+
+
+def check_settings(workflow: ConfigWorkflow) -> None:
+    """Checks every setting of a config before anything is built.
+
+    Raises:
+        TypeError: for a text where a number belongs.
+        ValueError: for a value out of its range, naming the range, or an unknown name, naming the nearest.
+    """
+    settings = plain_settings(workflow.parser.config)
+    for name, value in settings.items():
+        if name in NUMBERS:
+            check_number(name, value)
+        if name in CHOICES and value not in CHOICES[name]:
+            raise ValueError(f"{name} is {value!r}. It can be {', '.join(map(repr, CHOICES[name]))}.")
+    if settings.get("fold", 0) >= settings.get("num_folds", 1000):
+        raise ValueError(f"fold is {settings['fold']}, but there are {settings['num_folds']} folds, counted from 0.")
+    if "classifier" in settings:
+        check_classifier(settings["classifier"])
+    if "base_model" in settings:
+        from ..networks.base_models import resolve_base_model
+
+        resolve_base_model(settings["base_model"])
+
+
+def check_number(name: str, value: Any) -> None:
+    """Checks one number against its type and range in `NUMBERS`."""
+    kind, low, high = NUMBERS[name]
+    allowed = (int,) if kind is int else (int, float)
+    if isinstance(value, bool) or not isinstance(value, allowed):
+        word = "a whole number" if kind is int else "a number"
+        raise TypeError(f"{name} is {value!r}. It must be {word} from {low:g} to {high:g}.")
+    if not low <= value <= high:
+        raise ValueError(f"{name} is {value!r}. It must lie between {low:g} and {high:g}.")
+
+
+def check_classifier(name: str) -> None:
+    """Checks that timm knows a classifier.
+
+    Raises:
+        ValueError: names the nearest known ones.
+    """
+    import timm
+
+    if not isinstance(name, str) or not timm.is_model(name):
+        near = difflib.get_close_matches(str(name), timm.list_models(), n=3, cutoff=0.4)
+        raise ValueError(
+            f"timm has no model {name!r}. "
+            + (f"Near names are {', '.join(near)}. " if near else "")
+            + "timm.list_models() lists them all."
+        )
+
+
+def prepare_data(workflow: ConfigWorkflow) -> Path:
+    """Scans and splits the data set of a config, once, and gives the path of `datalist.json`.
+
+    Raises:
+        ValueError: when the data set cannot be used, or when the folder holds the split of another data set.
+    """
+    from ..data import assign_roles, check_wall, save_datalist, scan
+
+    parser = workflow.parser
+    output_dir = Path(parser.get_parsed_content("output_dir"))
+    settings = plain_settings(parser.config)
+    names = SPLIT_SETTINGS + (PHANTOM_SETTINGS if settings.get("dataset_dir", PHANTOM) == PHANTOM else ())
+    wanted: dict[str, Any] = {name: settings.get(name) for name in names}
+    source = Path(str(wanted["dataset_dir"]))
+    if wanted["dataset_dir"] == PHANTOM:
+        source = draw_phantoms(output_dir / "phantoms", wanted)
+    wanted["files"] = listing(source)
+    wanted = json.loads(json.dumps(wanted))
+    path = output_dir / "datalist.json"
+    if path.exists():
+        refuse_other_split(path, wanted)
+        return path
+    records, class_names = scan(source, class_names=wanted["class_names"], groups=wanted["groups"])
+    records = assign_roles(
+        records, shots=wanted["shots"], num_folds=wanted["num_folds"], fold=wanted["fold"], seed=wanted["seed"]
+    )
+    check_wall(records)
+    identity = hashlib.sha256(json.dumps([wanted, [record["sha256"] for record in records]]).encode()).hexdigest()
+    base_dir = source if source.is_dir() else source.parent
+    save_datalist(path, records, class_names, base_dir, identity=identity, settings=wanted)
+    counts = {role: sum(record["role"] == role for record in records) for role in ("shots", "train", "val", "test")}
+    logger.info("Split %d images of %d classes: %s.", len(records), len(class_names), counts)
+    return path
+
+
+def refuse_other_split(path: Path, wanted: dict[str, Any]) -> None:
+    """Raises when a datalist was made with other settings or the files of its data set have changed since."""
+    from .stages import changed
+
+    lines = changed(read_json(path).get("settings", {}), wanted)
+    if lines:
+        raise ValueError(
+            f"{path} was made with other settings, and a split is made once. What differs:\n  "
+            + "\n  ".join(lines)
+            + "\nName another --output_dir, or remove that folder to begin anew."
+        )
+
+
+def draw_phantoms(folder: Path, settings: dict[str, Any]) -> Path:
+    """A folder of phantoms for trying out, drawn when it is not there yet."""
+    from ..data.phantom import PHANTOM_SETS, write_phantoms
+
+    if settings["phantom_set"] not in PHANTOM_SETS:
+        raise ValueError(f"phantom_set is {settings['phantom_set']!r}. It can be one of {sorted(PHANTOM_SETS)}.")
+    if folder.exists():
+        return folder
+    logger.info("No --dataset_dir was given: drawing phantoms of %s into %s.", settings["phantom_set"], folder)
+    part = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    write_phantoms(
+        part,
+        settings["class_names"] or PHANTOM_SETS[settings["phantom_set"]],
+        images_per_class=settings["phantoms_per_class"],
+        num_patients=settings["phantom_patients"],
+        size=settings["image_size"],
+    )
+    os.replace(part, folder)
+    return folder
+
+
+def listing(source: Path) -> str:
+    """A fingerprint of the names and sizes of all files under a folder, or of a file itself; empty when missing."""
+    if source.is_file():
+        return hashlib.sha256(source.read_bytes()).hexdigest()
+    digest = hashlib.sha256()
+    for root, dirs, files in os.walk(source):
+        dirs.sort()
+        for name in sorted(files):
+            path = Path(root, name)
+            size = path.stat().st_size if path.exists() else -1
+            digest.update(f"{path.relative_to(source)}:{size}\n".encode())
+    return digest.hexdigest()

@@ -1,0 +1,80 @@
+"""What a running config knows of itself: where its bundle lies and which keys it may be given."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from pathlib import Path
+from typing import Any
+
+from monai.bundle import ConfigParser, ConfigWorkflow
+
+RESERVED = {"imports", "initialize", "run", "finalize", "_meta_"}
+
+
+def running_workflow() -> ConfigWorkflow | None:
+    """The workflow whose config is being evaluated, or None outside of one.
+
+    An expression in a config cannot name the config it stands in, and `bundle_root: "."` would depend on the working
+    directory; so the caller's frames are searched for the workflow.
+    """
+    frame = sys._getframe(1)
+    while frame is not None:
+        owner = frame.f_locals.get("self")
+        if isinstance(owner, ConfigWorkflow) and "config_root_path" in vars(owner):
+            return owner
+        frame = frame.f_back  # type: ignore[assignment]
+    return None
+
+
+def bundle_root() -> str:
+    """The folder of the bundle whose config is running; "." outside of a workflow, as MONAI's own bundles say."""
+    workflow = running_workflow()
+    if workflow is None:
+        return "."
+    return str(workflow.config_root_path.resolve().parent)
+
+
+def is_plain(value: Any) -> bool:
+    """Whether a config value is a setting: a number, a text, or lists and dictionaries of them."""
+    if isinstance(value, str):
+        return not value.startswith(("$", "@", "%"))
+    if isinstance(value, dict):
+        return "_target_" not in value and all(is_plain(item) for item in value.values())
+    if isinstance(value, (list, tuple)):
+        return all(is_plain(item) for item in value)
+    return value is None or isinstance(value, (bool, int, float))
+
+
+def plain_settings(config: dict[str, Any]) -> dict[str, Any]:
+    """The settings among a config's top-level keys, in the config's order."""
+    return {key: value for key, value in config.items() if key not in RESERVED and is_plain(value)}
+
+
+def known_keys(config_dir: Path) -> set[str]:
+    """The top-level keys of all configs of a bundle; `a::b` counts as `a`."""
+    keys = set(RESERVED)
+    for path in sorted(config_dir.glob("*.json")):
+        if path.name != "metadata.json":
+            keys |= {key.lstrip("+").split("::")[0].split("#")[0] for key in ConfigParser.load_config_file(path)}
+    return keys
+
+
+def check_keys(workflow: ConfigWorkflow) -> None:
+    """Refuses keys that no config of the bundle has, since MONAI would add a misspelt override without a word.
+
+    Raises:
+        ValueError: names every unknown key and the known one that is nearest.
+    """
+    known = known_keys(workflow.config_root_path)
+    unknown = [key for key in workflow.parser.config if key not in known]
+    if not unknown:
+        return
+    words = []
+    for key in unknown:
+        near = difflib.get_close_matches(key, known - RESERVED, n=1, cutoff=0.5)
+        words.append(f"{key!r}" + (f" (did you mean {near[0]!r}?)" if near else ""))
+    raise ValueError(
+        f"No config in {workflow.config_root_path} has the key {', '.join(words)}. "
+        f"What may be set stands at the top of each config there."
+    )

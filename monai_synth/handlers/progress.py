@@ -1,0 +1,45 @@
+"""One progress bar for a whole run."""
+
+from __future__ import annotations
+
+from ignite.engine import Engine, Events
+from tqdm import tqdm
+
+
+class Progress:
+    """Shows how far an engine is, over all its epochs, with the time left and the last loss.
+
+    Args:
+        description: stands before the bar.
+        unit: what one iteration is.
+    """
+
+    def __init__(self, description: str, unit: str = "step") -> None:
+        self.description, self.unit = description, unit
+        self.bar: tqdm | None = None
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.STARTED, self.open)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+        engine.add_event_handler(Events.COMPLETED | Events.TERMINATE | Events.EXCEPTION_RAISED, self.close)
+
+    def open(self, engine: Engine) -> None:
+        """Begins the bar at the iteration that the engine is at."""
+        total = engine.state.max_epochs * engine.state.epoch_length
+        self.bar = tqdm(total=total, initial=engine.state.iteration, desc=self.description, unit=self.unit)
+
+    def __call__(self, engine: Engine) -> None:
+        if self.bar is None:
+            return
+        output = engine.state.output
+        if isinstance(output, dict) and "loss" in output:
+            self.bar.set_postfix(loss=f"{float(output['loss']):.4f}", refresh=False)
+        self.bar.update()
+
+    def close(self, engine: Engine, *error: BaseException) -> None:
+        """Ends the bar; an error of the engine is passed on."""
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
+        if error:
+            raise error[0]

@@ -1,0 +1,52 @@
+"""One run per output folder."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from .io import PathLike, read_json, write_json
+
+_held: dict[Path, FileLock] = {}
+
+
+def hold_folder(folder: PathLike) -> None:
+    """Holds a folder for this process until it ends; the system lets go of it when the process dies, however it dies.
+
+    Args:
+        folder: made when it is missing.
+
+    Raises:
+        RuntimeError: when another process holds it; names the process.
+        PermissionError: when the folder cannot be written.
+    """
+    folder = Path(folder).resolve()
+    if folder in _held:
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock")
+        lock.acquire(timeout=0)
+    except Timeout:
+        holder = folder / ".lock.json"
+        known = read_json(holder) if holder.exists() else {"host": "unknown", "pid": "unknown", "since": "unknown"}
+        raise RuntimeError(
+            f"{folder} is being used by another run (process {known['pid']} on {known['host']}, since "
+            f"{known['since']}). Wait for it, stop it, or name another --output_dir."
+        ) from None
+    except (PermissionError, NotADirectoryError, FileExistsError) as error:
+        raise PermissionError(f"{folder} cannot be written: {error}. Name another --output_dir.") from error
+    _held[folder] = lock
+    since = time.strftime("%Y-%m-%d %H:%M:%S")
+    write_json(folder / ".lock.json", {"host": socket.gethostname(), "pid": os.getpid(), "since": since})
+
+
+def release_folder(folder: PathLike) -> None:
+    """Lets go of a folder held by this process; nothing happens when it is not."""
+    lock = _held.pop(Path(folder).resolve(), None)
+    if lock is not None:
+        lock.release()
