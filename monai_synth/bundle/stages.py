@@ -247,3 +247,27 @@ def execute(workflow: ConfigWorkflow) -> None:
     workflow.initialize()
     workflow.run()
     workflow.finalize()
+
+
+def begin_inference(model_path: str) -> None:
+    """First call of inference.json: checks the keys and that there is a model.
+
+    Raises:
+        FileNotFoundError: when the bundle has no model yet.
+    """
+    workflow = running_workflow()
+    if workflow is not None:
+        check_keys(workflow)
+    if not Path(model_path).is_file():
+        raise FileNotFoundError(f"There is no model {model_path}. Run train.json first, or name one with --model_path.")
+
+
+def run_pending(dataset_id: str, engine_id: str) -> None:
+    """Runs an engine of the running config unless its data set is empty, which Ignite would refuse."""
+    workflow = running_workflow()
+    if workflow is None:
+        raise RuntimeError("run_pending() belongs into the `run` list of a bundle config.")
+    if len(workflow.parser.get_parsed_content(dataset_id)) == 0:
+        logger.info("Nothing is left to do: all requested images are there.")
+        return
+    workflow.parser.get_parsed_content(engine_id).run()

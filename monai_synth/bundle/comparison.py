@@ -1,0 +1,103 @@
+"""The last step of the main job: the baseline, the evaluation of both, and what came out."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from pathlib import Path
+
+from monai.bundle import ConfigWorkflow
+
+from ..data.records import class_names_of, load_datalist, select
+from ..report.figures import draw_real_and_synthetic
+from ..report.tables import results_table
+from ..utils.io import atomic_path, read_json, write_json, write_text
+from .session import running_workflow
+from .stages import execute, nested_workflow, stage_of
+
+logger = logging.getLogger(__name__)
+
+ARM_NAMES = {"none": "real images alone", "synthetic": "synthetic images alone", "real+synthetic": "real + synthetic"}
+
+
+def compare() -> str:
+    """Trains the baseline of the running config, evaluates both on the real test images, and gives the table.
+
+    The baseline is the same config with another mixing policy, and nothing else. A config whose `baseline` is empty, or
+    is its own mixing, is evaluated alone.
+
+    Returns:
+        The table that is also written to `results.txt`.
+    """
+    workflow = running_workflow()
+    if workflow is None:
+        raise RuntimeError("compare() belongs into the `run` list of a bundle config.")
+    parser = workflow.parser
+    mixing, baseline = parser.get_parsed_content("mixing"), parser.get_parsed_content("baseline")
+    folders = {ARM_NAMES[mixing]: evaluate_arm(workflow, mixing)}
+    if baseline and baseline != mixing:
+        train_arm(workflow, baseline)
+        folders[ARM_NAMES[baseline]] = evaluate_arm(workflow, baseline)
+    output_dir = Path(parser.get_parsed_content("output_dir"))
+    table = results_table(dict(reversed(folders.items())))
+    write_text(output_dir / "results.txt", table + "\n")
+    summarize(workflow, output_dir, table)
+    return table
+
+
+def train_arm(workflow: ConfigWorkflow, mixing: str) -> None:
+    """Trains the running config under another mixing policy, unless that is complete."""
+    nested = nested_workflow(workflow, ["train"], mixing=mixing, baseline="")
+    nested.parser.parse(reset=True)
+    folder = Path(nested.parser.get_parsed_content("arm_dir"))
+    if stage_of(nested, "train", folder).complete():
+        logger.info("The arm %r is complete for these settings.", mixing)
+        return
+    nested.parser["run"] = ["$@train::trainer.run()"]
+    execute(nested)
+
+
+def evaluate_arm(workflow: ConfigWorkflow, mixing: str) -> Path:
+    """Evaluates an arm on the real test images and gives the folder of its metrics."""
+    nested = nested_workflow(workflow, ["train", "evaluate"], mixing=mixing, baseline="")
+    execute(nested)
+    return Path(nested.parser.get_parsed_content("evaluation_dir"))
+
+
+def publish_model(checkpoint: str | Path, model_path: str | Path, class_names: list[str]) -> None:
+    """Copies a checkpoint to where the bundle keeps its model, with the class names beside it."""
+    with atomic_path(model_path) as temporary:
+        shutil.copyfile(checkpoint, temporary)
+    write_json(Path(model_path).with_name("class_names.json"), class_names)
+
+
+def summarize(workflow: ConfigWorkflow, output_dir: Path, table: str) -> None:
+    """Draws the picture of the run and logs table, paths and base model."""
+    parser = workflow.parser
+    records = load_datalist(output_dir / "datalist.json")
+    class_names = class_names_of(output_dir / "datalist.json")
+    written = [output_dir / "results.txt", Path(parser.get_parsed_content("arm_dir"))]
+    drawn = output_dir / "synthetic" / "datalist.json"
+    if drawn.exists():
+        picture = output_dir / "real_and_synthetic.png"
+        draw_real_and_synthetic(select(records, "shots"), load_datalist(drawn), class_names, picture)
+        written += [picture, output_dir / "adapter", drawn.parent]
+    logger.info("Balanced over the classes, on real images that nothing was trained on:\n\n%s\n", table)
+    logger.info("Written:\n%s", "\n".join(f"  {path}" for path in written))
+    logger.info(base_model_line(parser.get_parsed_content("base_model")))
+
+
+def base_model_line(base_model: str) -> str:
+    """One line that says which base model was used and what to think of it."""
+    if base_model == "nano":
+        return (
+            "Base model: nano, embedded, trained on drawn phantoms, for trying out, testing and teaching. "
+            "For work name a real one: --base_model stable-diffusion-v1-5/stable-diffusion-v1-5 or a folder."
+        )
+    return f"Base model: {base_model}."
+
+
+def class_names_of_model(bundle_root: str, default: list[str]) -> list[str]:
+    """The class names that training left beside the bundle's model, or the bundle's own."""
+    path = Path(bundle_root) / "models" / "class_names.json"
+    return list(read_json(path)) if path.exists() else default

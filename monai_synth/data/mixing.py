@@ -1,0 +1,120 @@
+"""Real and synthetic images in one data set, under a named policy."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from monai.data import Dataset
+
+from .records import Record, load_datalist
+
+MIXING = ("none", "synthetic", "real+synthetic")
+
+
+class RealSyntheticDataset(Dataset):
+    """A MONAI data set of real and synthetic records, each with its weight in the loss.
+
+    The weights make the mean weighted loss `real_weight` times the mean over real images plus the rest times the mean
+    over synthetic ones, however many there are of each. Every class gets the same number of synthetic images, or the
+    network would learn "synthetic" in place of the disease.
+
+    Args:
+        real: records of the roles shots or train.
+        synthetic: records of origin "synthetic".
+        mixing: "none" (real alone, the baseline), "synthetic" (synthetic alone) or "real+synthetic".
+        synthetic_per_class: synthetic images of each class; None takes as many as the scarcest class has.
+        real_weight: share of the real images in the loss, 0 to 1.
+        transform: applied to each record, as in `monai.data.Dataset`.
+        seed: decides which synthetic images are used; fewer are always part of more.
+
+    Raises:
+        ValueError: for an unknown policy, a record on the wrong side of the wall, or too few synthetic images.
+
+    Reference:
+        Kim et al., "DataDream: Few-shot Guided Dataset Generation", 2024, equation 4, for the weighted loss.
+
+    Example:
+        >>> records = load_datalist("output/datalist.json")
+        >>> drawn = load_datalist("output/synthetic/datalist.json")
+        >>> dataset = RealSyntheticDataset(select(records, "shots"), drawn, synthetic_per_class=100)
+    """
+
+    def __init__(
+        self,
+        real: Sequence[Record],
+        synthetic: Sequence[Record] = (),
+        mixing: str = "real+synthetic",
+        synthetic_per_class: int | None = None,
+        real_weight: float = 0.5,
+        transform: Callable | Sequence[Callable] | None = None,
+        seed: int = 0,
+    ) -> None:
+        if mixing not in MIXING:
+            raise ValueError(f"There is no mixing policy {mixing!r}. Choose one of {', '.join(MIXING)}.")
+        if not 0 <= real_weight <= 1:
+            raise ValueError(f"real_weight is {real_weight}; it must lie between 0 and 1.")
+        _check_sides(real, synthetic)
+        drawn = [] if mixing == "none" else choose_synthetic(real, synthetic, synthetic_per_class, seed)
+        kept = [] if mixing == "synthetic" else list(real)
+        super().__init__(weighted(kept, drawn, real_weight), transform)
+
+
+def _check_sides(real: Sequence[Record], synthetic: Sequence[Record]) -> None:
+    for record in real:
+        if record.get("origin") != "real" or record.get("role") in ("val", "test"):
+            raise ValueError(
+                f"{record['image']} has origin {record.get('origin')!r} and role {record.get('role')!r}. "
+                "Only real images with the role shots or train may train beside synthetic ones."
+            )
+    for record in synthetic:
+        if record.get("origin") != "synthetic" or record.get("role") in ("val", "test"):
+            raise ValueError(
+                f"{record['image']} has origin {record.get('origin')!r} and role {record.get('role')!r}, "
+                "but is named among the synthetic training images."
+            )
+
+
+def choose_synthetic(
+    real: Sequence[Record], synthetic: Sequence[Record], per_class: int | None, seed: int
+) -> list[Record]:
+    """The same number of synthetic records of each class that the real ones have.
+
+    Raises:
+        ValueError: when a class has fewer than asked for; names it.
+    """
+    names = sorted({record["class_name"] for record in real} or {record["class_name"] for record in synthetic})
+    counts = Counter(record["class_name"] for record in synthetic)
+    scarcest = min(names, key=lambda name: counts[name])
+    wanted = counts[scarcest] if per_class is None else per_class
+    if counts[scarcest] < wanted or wanted == 0:
+        raise ValueError(
+            f"The class {scarcest!r} has {counts[scarcest]} synthetic images, but {max(wanted, 1)} of each class are "
+            f"asked for. Generate more (--images_per_class) or ask for fewer (--synthetic_per_class)."
+        )
+    chosen: list[Record] = []
+    for name in names:
+        members = sorted((record for record in synthetic if record["class_name"] == name), key=lambda r: str(r["image"]))
+        order = np.random.default_rng([seed, len(name)]).permutation(len(members))
+        chosen += [members[index] for index in order[:wanted]]
+    return chosen
+
+
+def weighted(real: Sequence[Record], synthetic: Sequence[Record], real_weight: float) -> list[Record]:
+    """The records with a "weight" each, whose mean is 1."""
+    if not real or not synthetic:
+        return [{**record, "weight": 1.0} for record in [*real, *synthetic]]
+    total = len(real) + len(synthetic)
+    weights = {"real": real_weight * total / len(real), "synthetic": (1 - real_weight) * total / len(synthetic)}
+    return [{**record, "weight": weights[record["origin"]]} for record in [*real, *synthetic]]
+
+
+def load_synthetic(path: str | Path, mixing: str) -> list[Record]:
+    """The synthetic records that a policy needs: none for the baseline, which runs without a generator.
+
+    Raises:
+        FileNotFoundError: when the policy needs images and none were generated.
+    """
+    return [] if mixing == "none" else load_datalist(path)

@@ -1,0 +1,123 @@
+"""Records and datalists: one image is one dictionary, which only ever gains fields."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..utils.io import PathLike, read_json, write_json
+
+Record = dict[str, Any]
+ORIGINS = ("real", "synthetic")
+ROLES = ("shots", "train", "val", "test")
+SECTIONS = {"shots": "training", "train": "training", "val": "validation", "test": "test"}
+
+
+def load_datalist(path: PathLike) -> list[Record]:
+    """The records of a datalist, their image paths made absolute.
+
+    Raises:
+        FileNotFoundError: when there is none.
+        ValueError: when the file is no datalist.
+    """
+    content = _content(path)
+    base = Path(path).resolve().parent / content.get("base_dir", ".")
+    return [
+        {**record, "image": os.path.normpath(base / record["image"])}
+        for section in ("training", "validation", "test")
+        for record in content.get(section, [])
+    ]
+
+
+def class_names_of(path: PathLike) -> list[str]:
+    """The class names of a datalist, in the order of their labels."""
+    return list(_content(path)["class_names"])
+
+
+def _content(path: PathLike) -> dict[str, Any]:
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"There is no datalist {path}. The stage before this one writes it; run that first.")
+    content = read_json(path)
+    if not isinstance(content, dict) or "class_names" not in content or "training" not in content:
+        raise ValueError(f"{path} is no datalist of this program: it needs the keys 'class_names' and 'training'.")
+    return content
+
+
+def save_datalist(
+    path: PathLike, records: Sequence[Record], class_names: Sequence[str], base_dir: PathLike, **extra: Any
+) -> None:
+    """Writes records as a datalist that MONAI's `load_decathlon_datalist` reads as well.
+
+    Records of the roles shots and train become "training", val becomes "validation", test becomes "test"; synthetic
+    records have no role and are "training".
+
+    Args:
+        path: of the JSON file.
+        records: with absolute image paths.
+        class_names: in the order of their labels.
+        base_dir: folder that the paths in the file are relative to.
+        extra: further keys of the file.
+
+    Raises:
+        ValueError: when the records break the wall between training and test, see `check_wall`.
+    """
+    check_wall(records)
+    base = Path(base_dir).resolve()
+    sections: dict[str, list[Record]] = {"training": [], "validation": [], "test": []}
+    for record in records:
+        relative = os.path.relpath(Path(record["image"]).resolve(), base)
+        sections[SECTIONS[record.get("role", "train")]].append({**record, "image": Path(relative).as_posix()})
+    inside = Path(os.path.relpath(base, Path(path).resolve().parent)).as_posix()
+    content = {"class_names": list(class_names), "base_dir": inside, **extra, **sections}
+    write_json(path, content)
+
+
+def select(records: Sequence[Record], roles: str | Sequence[str]) -> list[Record]:
+    """The records of one role or of several.
+
+    Raises:
+        ValueError: for a role that does not exist, or one that no record has.
+    """
+    wanted = (roles,) if isinstance(roles, str) else tuple(roles)
+    unknown = [role for role in wanted if role not in ROLES]
+    if unknown:
+        raise ValueError(f"There is no role {unknown}. Roles are {', '.join(ROLES)}.")
+    chosen = [record for record in records if record.get("role") in wanted]
+    if not chosen:
+        raise ValueError(f"No record has the role {' or '.join(wanted)}.")
+    return chosen
+
+
+def check_wall(records: Sequence[Record]) -> None:
+    """Checks that nothing that trains is also used to judge.
+
+    Raises:
+        ValueError: for a synthetic record with the role val or test, a group or the same file on both sides, or the
+            same file in two classes. The message names the images.
+    """
+    for record in records:
+        if record.get("origin") not in ORIGINS:
+            raise ValueError(f"{record['image']} has the origin {record.get('origin')!r}. Origins are {ORIGINS}.")
+        if record["origin"] == "synthetic" and record.get("role") in ("val", "test"):
+            raise ValueError(
+                f"{record['image']} is synthetic and has the role {record['role']!r}. Only real images may judge."
+            )
+    _check_key(records, "group", "side", "Groups must stay on one side of the split")
+    _check_key(records, "sha256", "side", "The same file stands on two sides of the split")
+    _check_key(records, "sha256", "label", "The same file stands in two classes")
+
+
+def _check_key(records: Sequence[Record], key: str, value: str, sentence: str) -> None:
+    seen: dict[Any, dict[Any, str]] = defaultdict(dict)
+    for record in records:
+        if record["origin"] == "real" and record.get(key) is not None and record.get("role"):
+            side = SECTIONS[record["role"]] if value == "side" else record[value]
+            seen[record[key]].setdefault(side, record["image"])
+    broken = [(name, sides) for name, sides in seen.items() if len(sides) > 1]
+    if broken:
+        name, sides = broken[0]
+        pairs = " and ".join(f"{image} ({side})" for side, image in sides.items())
+        raise ValueError(f"{sentence}, but {key} {name!r} is in {pairs}; {len(broken)} such cases in all.")

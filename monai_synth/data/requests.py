@@ -1,0 +1,89 @@
+"""Requests: what shall be drawn, with a seed for each image, and what of it is there already."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..utils.io import sha256_of
+from ..utils.seeds import derived_seed
+
+logger = logging.getLogger(__name__)
+
+JOURNAL = "journal.jsonl"
+
+
+def plan_requests(
+    class_names: Sequence[str], prompts: Mapping[str, str], images_per_class: int, seed: int
+) -> list[dict[str, Any]]:
+    """One request for every image to be drawn.
+
+    An image's seed depends on the run's seed, its class and its index, so a longer plan begins with a shorter one.
+
+    Args:
+        class_names: in the order of their labels.
+        prompts: prompt of each class.
+        images_per_class: number of images of each class.
+        seed: of the run.
+
+    Returns:
+        Records with class_name, label, index, prompt, seed and the image's path relative to the output folder.
+
+    Raises:
+        KeyError: for a class without a prompt.
+    """
+    missing = [name for name in class_names if name not in prompts]
+    if missing:
+        raise KeyError(f"There is no prompt for {missing}. Prompts are known for {sorted(prompts)}.")
+    return [
+        {
+            "class_name": class_name,
+            "label": label,
+            "index": index,
+            "prompt": prompts[class_name],
+            "seed": derived_seed(seed, class_name, index),
+            "image": f"{class_name}/{class_name}_{index:06d}.png",
+        }
+        for label, class_name in enumerate(class_names)
+        for index in range(images_per_class)
+    ]
+
+
+def read_journal(output_dir: str | Path) -> dict[str, dict[str, Any]]:
+    """The records of all images drawn so far by their relative path; a torn last line is passed over."""
+    path = Path(output_dir) / JOURNAL
+    records: dict[str, dict[str, Any]] = {}
+    if not path.exists():
+        return records
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:
+            logger.warning("%s has a torn line; its image is drawn again.", path)
+            continue
+        records[record["image"]] = record
+    return records
+
+
+def pending_requests(requests: Sequence[dict[str, Any]], output_dir: str | Path) -> list[dict[str, Any]]:
+    """The requests whose image is not there yet, whole and as it was written.
+
+    Args:
+        requests: from `plan_requests`.
+        output_dir: where `SampleSaver` writes.
+    """
+    done = read_journal(output_dir)
+
+    def finished(request: dict[str, Any]) -> bool:
+        record, path = done.get(request["image"]), Path(output_dir) / request["image"]
+        return (
+            record is not None
+            and all(record[key] == request[key] for key in ("prompt", "seed", "class_name"))
+            and path.exists()
+            and sha256_of(path) == record["sha256"]
+        )
+
+    return [request for request in requests if not finished(request)]

@@ -1,0 +1,41 @@
+"""PNG files that say of themselves that they are synthetic."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from ..utils.io import atomic_path
+
+SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
+XMP = (
+    '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/">'
+    '<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description rdf:about="" '
+    'xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/">'
+    f"<Iptc4xmpExt:DigitalSourceType>{SOURCE_TYPE}</Iptc4xmpExt:DigitalSourceType>"
+    '</rdf:Description></rdf:RDF></x:xmpmeta><?xpacket end="w"?>'
+).encode()
+
+
+def write_synthetic_png(path: str | Path, image: Tensor) -> None:
+    """Writes an image as PNG with the mark of algorithmic media and nothing else beside its pixels.
+
+    Args:
+        path: where to; written whole or not at all.
+        image: shape (3, H, W), in [0, 1].
+
+    Reference:
+        IPTC, "Digital Source Type" vocabulary; the mark is XMP Iptc4xmpExt:DigitalSourceType.
+    """
+    pixels = (image.detach().cpu().float().clamp(0, 1) * 255 + 0.5).numpy().astype(np.uint8).transpose(1, 2, 0)
+    with atomic_path(path) as temporary:
+        Image.fromarray(pixels).save(temporary, format="PNG", compress_level=1, xmp=XMP)
+
+
+def is_marked_synthetic(path: str | Path) -> bool:
+    """Whether a file carries the mark that `write_synthetic_png` leaves."""
+    with Image.open(path) as image:
+        return SOURCE_TYPE.encode() in (image.info.get("xmp") or b"")

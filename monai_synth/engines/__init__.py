@@ -1,0 +1,10 @@
+"""What MONAI's engines need to train and sample a diffusion model."""
+
+from .prepare_batch import (
+    ClassificationPrepareBatch,
+    LatentDiffusionPrepareBatch,
+    SamplingPrepareBatch,
+    noise_of_seeds,
+)
+
+__all__ = ["ClassificationPrepareBatch", "LatentDiffusionPrepareBatch", "SamplingPrepareBatch", "noise_of_seeds"]

@@ -1,0 +1,39 @@
+"""Gradients of limited size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from ignite.engine import Engine
+from monai.engines import IterationEvents
+from torch import Tensor
+
+
+class GradientClipping:
+    """Limits the norm of the gradient, in the optimizer's own units, before every step.
+
+    Args:
+        parameters: whose gradients are limited together.
+        max_norm: largest Euclidean norm.
+    """
+
+    def __init__(self, parameters: Iterable[Tensor], max_norm: float = 1.0) -> None:
+        self.parameters = list(parameters)
+        self.max_norm = max_norm
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        if not steps_now(engine):
+            return
+        if engine.scaler is not None:  # mixed precision scales gradients; the norm is meant unscaled
+            engine.scaler.unscale_(engine.optimizer)
+        torch.nn.utils.clip_grad_norm_(self.parameters, self.max_norm)
+
+
+def steps_now(engine: Engine) -> bool:
+    """Whether the optimizer steps at this iteration, which it does at every `accumulation_steps`-th and at the last."""
+    local = (engine.state.iteration - 1) % engine.state.epoch_length
+    return (local + 1) % engine.accumulation_steps == 0 or local + 1 == engine.state.epoch_length

@@ -1,0 +1,59 @@
+"""Pictures of how far a fine-tuning is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from ignite.engine import Engine, Events
+from torch import nn
+from torchvision.utils import make_grid
+
+from ..data.synthetic_png import write_synthetic_png
+from ..engines.prepare_batch import SamplingPrepareBatch
+from ..inferers.sampling import SamplingInferer
+
+
+class SampleGrid:
+    """Draws a grid after some epochs: a row for each prompt, a column for each seed, the same seeds every time.
+
+    Args:
+        network: denoiser that is being trained.
+        prepare_batch: turns prompts and seeds into noise and features.
+        inferer: draws the images.
+        prompts: one for each row.
+        folder: gets `samples_<step>.png`.
+        num_columns: seeds 0 to this number - 1.
+        every: epochs between two grids; the end always gets one.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        prepare_batch: SamplingPrepareBatch,
+        inferer: SamplingInferer,
+        prompts: list[str],
+        folder: str | Path,
+        num_columns: int = 6,
+        every: int = 1,
+    ) -> None:
+        self.network, self.prepare_batch, self.inferer = network, prepare_batch, inferer
+        self.prompts, self.folder = prompts, Path(folder)
+        self.num_columns, self.every = num_columns, every
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.every), self)
+        engine.add_event_handler(Events.COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        path = self.folder / f"samples_{engine.state.iteration:06d}.png"
+        if path.exists():  # the last epoch and the end are the same step
+            return
+        device = next(self.network.parameters()).device
+        rows = []
+        self.network.eval()
+        for prompt in self.prompts:
+            batch = {"prompt": [prompt] * self.num_columns, "seed": range(self.num_columns)}
+            noise, _, _, features = self.prepare_batch(batch, device)
+            rows.append(self.inferer(noise, self.network, **features).cpu())
+        write_synthetic_png(path, make_grid(torch.cat(rows), nrow=self.num_columns, pad_value=1.0))

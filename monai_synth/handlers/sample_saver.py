@@ -1,0 +1,96 @@
+"""Generated images on their way to the disk."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from ignite.engine import Engine, Events
+from monai.utils import CommonKeys as Keys
+from torch import Tensor
+
+from ..data.records import save_datalist
+from ..data.requests import JOURNAL, read_journal
+from ..data.synthetic_png import write_synthetic_png
+from ..utils.io import sha256_of
+
+
+class SampleSaver:
+    """Writes every generated image as a marked PNG, notes it in a journal, and ends with a datalist.
+
+    The journal gets its line after the image is on the disk, so that a killed run goes on without a gap or a double.
+
+    Args:
+        output_dir: gets a folder for each class, `journal.jsonl` and `datalist.json`.
+        class_names: in the order of their labels.
+        settings: what all images share and the datalist states: guidance_scale, num_inference_steps, adapter, base.
+        num_threads: writers beside the generator.
+    """
+
+    def __init__(
+        self, output_dir: str | Path, class_names: list[str], settings: dict[str, Any], num_threads: int = 2
+    ) -> None:
+        self.output_dir = Path(output_dir)
+        self.class_names = class_names
+        self.settings = settings
+        self.num_threads = num_threads
+        self.pool: ThreadPoolExecutor | None = None
+        self.waiting: list[Future] = []
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.STARTED, self.open)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+        engine.add_event_handler(Events.COMPLETED, self.close)
+
+    def open(self, engine: Engine) -> None:
+        """Starts the writers."""
+        self.output_dir.mkdir(parents=True, exist_ok=True)
+        self.pool = ThreadPoolExecutor(self.num_threads)
+
+    def __call__(self, engine: Engine) -> None:
+        self.flush()  # at most one batch waits
+        batch, images = engine.state.batch, engine.state.output[Keys.PRED]
+        assert_pool = self.pool or ThreadPoolExecutor(self.num_threads)
+        for position, image in enumerate(images):
+            request = {key: _plain(batch[key][position]) for key in ("image", "class_name", "label", "prompt", "seed")}
+            self.waiting.append(assert_pool.submit(self.write, image, request))
+
+    def write(self, image: Tensor, request: dict[str, Any]) -> dict[str, Any]:
+        """Writes one image and gives its record."""
+        path = self.output_dir / request["image"]
+        write_synthetic_png(path, image)
+        return {**request, "origin": "synthetic", **self.settings, "sha256": sha256_of(path)}
+
+    def flush(self) -> None:
+        """Waits for the writers and notes what they wrote; a writer's error is raised here."""
+        records = [future.result() for future in self.waiting]
+        self.waiting = []
+        if not records:
+            return
+        with open(self.output_dir / JOURNAL, "a", encoding="utf-8") as file:
+            file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+            file.flush()
+
+    def close(self, engine: Engine) -> None:
+        """Ends the writers and writes the datalist of all images in the journal."""
+        self.flush()
+        if self.pool is not None:
+            self.pool.shutdown()
+            self.pool = None
+        write_synthetic_datalist(self.output_dir, self.class_names)
+
+
+def write_synthetic_datalist(output_dir: str | Path, class_names: list[str]) -> Path:
+    """Writes `datalist.json` over all images in a folder's journal, and gives its path."""
+    output_dir = Path(output_dir)
+    records = sorted(read_journal(output_dir).values(), key=lambda record: (record["label"], record["image"]))
+    records = [{**record, "image": str(output_dir / record["image"])} for record in records]
+    path = output_dir / "datalist.json"
+    save_datalist(path, records, class_names, output_dir)
+    return path
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, Tensor) else value

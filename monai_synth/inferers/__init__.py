@@ -1,0 +1,5 @@
+"""Inferers."""
+
+from .sampling import SCHEDULERS, SamplingInferer
+
+__all__ = ["SCHEDULERS", "SamplingInferer"]

@@ -1,0 +1,5 @@
+"""Losses."""
+
+from .weighted import DenoisingLoss, WeightedCrossEntropy
+
+__all__ = ["DenoisingLoss", "WeightedCrossEntropy"]

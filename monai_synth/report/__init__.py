@@ -1,0 +1,6 @@
+"""Tables and pictures made from the files of a run."""
+
+from .figures import draw_confusion, draw_real_and_synthetic
+from .tables import results_table
+
+__all__ = ["draw_confusion", "draw_real_and_synthetic", "results_table"]

@@ -1,0 +1,106 @@
+"""Images and prompts as a diffusion model sees them, computed once where nothing random comes before."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import torch
+from monai.config import KeysCollection
+from monai.transforms import MapTransform, Randomizable, Transform
+from torch import Tensor
+
+from ..networks.diffusion import LatentDiffusion
+
+NUM_VIEWS = 8
+
+
+def dihedral_views(image: Tensor) -> Tensor:
+    """The 8 flips and quarter turns of a square image, shape (8, C, H, W) from (C, H, W); the first is the image."""
+    turns = [torch.rot90(image, quarter, (-2, -1)) for quarter in range(4)]
+    return torch.stack([*turns, *(turn.flip(-1) for turn in turns)])
+
+
+class EncodeLatent(Transform):
+    """Mean and standard deviation of an image's scaled latent for each of its 8 flips and quarter turns.
+
+    It is deterministic, so a `CacheDataset` runs the autoencoder once; `RandLatentView` still draws a fresh latent at
+    every step.
+
+    Args:
+        diffusion: whose autoencoder is used.
+    """
+
+    def __init__(self, diffusion: LatentDiffusion) -> None:
+        self.diffusion = diffusion
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """Shape (2, 8, c, h, w), mean first, from an image of shape (3, H, W) in [0, 1]."""
+        return torch.stack(self.diffusion.encode(dihedral_views(image))).float().cpu()
+
+
+class EncodeLatentd(MapTransform):
+    """Dictionary version of `EncodeLatent`; the image is replaced."""
+
+    def __init__(self, keys: KeysCollection, diffusion: LatentDiffusion, allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.encode = EncodeLatent(diffusion)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        result = dict(data)
+        for key in self.key_iterator(result):
+            result[key] = self.encode(result[key])
+        return result
+
+
+class RandLatentView(Randomizable, Transform):
+    """A latent drawn from the posterior of one of the 8 views of an image, chosen at random."""
+
+    def __call__(self, posterior: Tensor) -> Tensor:
+        """Shape (c, h, w) from the result of `EncodeLatent`, shape (2, 8, c, h, w)."""
+        mean, std = posterior[:, int(self.R.randint(NUM_VIEWS))]
+        noise = torch.from_numpy(self.R.standard_normal(mean.shape)).to(mean.dtype)
+        return mean + std * noise
+
+
+class RandLatentViewd(Randomizable, MapTransform):
+    """Dictionary version of `RandLatentView`."""
+
+    def __init__(self, keys: KeysCollection, allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.view = RandLatentView()
+
+    def set_random_state(self, seed: int | None = None, state: Any = None) -> RandLatentViewd:
+        super().set_random_state(seed, state)
+        self.view.set_random_state(seed, state)
+        return self
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        result = dict(data)
+        for key in self.key_iterator(result):
+            result[key] = self.view(result[key])
+        return result
+
+
+class EncodePromptd(MapTransform):
+    """Replaces a prompt by its text features of shape (L, D), or by its token ids of shape (L,).
+
+    Args:
+        keys: of the prompts.
+        diffusion: whose text encoder is used.
+        token_ids: give token ids, for a text encoder that is trained.
+        allow_missing_keys: pass over records without the key.
+    """
+
+    def __init__(
+        self, keys: KeysCollection, diffusion: LatentDiffusion, token_ids: bool = False, allow_missing_keys: bool = False
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.diffusion, self.token_ids = diffusion, token_ids
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        result = dict(data)
+        encode = self.diffusion.token_ids if self.token_ids else self.diffusion.encode_prompts
+        for key in self.key_iterator(result):
+            result[key] = encode([result[key]])[0].cpu()
+        return result
