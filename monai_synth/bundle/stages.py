@@ -16,7 +16,8 @@ from monai.utils import set_determinism
 
 from ..utils.io import read_json, write_json
 from ..utils.lock import hold_folder
-from .session import RESERVED, check_keys, plain_settings, running_workflow
+from .errors import speak_plainly
+from .session import check_keys, plain_settings, running_workflow
 
 logger = logging.getLogger(__name__)
 
@@ -172,6 +173,7 @@ def begin(name: str, folder: str) -> None:
     workflow = running_workflow()
     if workflow is None:
         raise RuntimeError("begin() belongs into the `initialize` list of a bundle config.")
+    speak_plainly()
     check_keys(workflow)
     parser = workflow.parser
     hold_folder(parser.get_parsed_content("output_dir"))
@@ -190,20 +192,9 @@ def finish(name: str, folder: str) -> None:
     current_stage(name, folder).close()
 
 
-def is_component(value: Any) -> bool:
-    """Whether a config value builds something: a `_target_` stands anywhere inside it."""
-    if isinstance(value, dict):
-        return "_target_" in value or any(is_component(item) for item in value.values())
-    return isinstance(value, list) and any(is_component(item) for item in value)
-
-
 def forwarded(config: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
-    """The values of one config that another of the same bundle shares: one name means one thing in all of them."""
-    return {
-        key: value
-        for key, value in config.items()
-        if key in other and key not in RESERVED and not is_component(value) and not is_component(other[key])
-    }
+    """The settings of one config that another of the same bundle has too: one name means one thing in all of them."""
+    return {key: value for key, value in plain_settings(config).items() if key in other}
 
 
 def nested_workflow(workflow: ConfigWorkflow, configs: list[str], **override: Any) -> ConfigWorkflow:
@@ -255,6 +246,7 @@ def begin_inference(model_path: str) -> None:
     Raises:
         FileNotFoundError: when the bundle has no model yet.
     """
+    speak_plainly()
     workflow = running_workflow()
     if workflow is not None:
         check_keys(workflow)

@@ -11,6 +11,7 @@ from monai.data import Dataset
 
 from .records import Record, load_datalist
 
+KEPT = ("image", "label", "class_name", "origin")
 MIXING = ("none", "synthetic", "real+synthetic")
 
 
@@ -103,12 +104,14 @@ def choose_synthetic(
 
 
 def weighted(real: Sequence[Record], synthetic: Sequence[Record], real_weight: float) -> list[Record]:
-    """The records with a "weight" each, whose mean is 1."""
-    if not real or not synthetic:
-        return [{**record, "weight": 1.0} for record in [*real, *synthetic]]
-    total = len(real) + len(synthetic)
-    weights = {"real": real_weight * total / len(real), "synthetic": (1 - real_weight) * total / len(synthetic)}
-    return [{**record, "weight": weights[record["origin"]]} for record in [*real, *synthetic]]
+    """What training needs of each record (real and synthetic ones differ in the rest), and a "weight" of mean 1."""
+    weights = {"real": 1.0, "synthetic": 1.0}
+    if real and synthetic:
+        total = len(real) + len(synthetic)
+        weights = {"real": real_weight * total / len(real), "synthetic": (1 - real_weight) * total / len(synthetic)}
+    return [
+        {**{key: record[key] for key in KEPT}, "weight": weights[record["origin"]]} for record in [*real, *synthetic]
+    ]
 
 
 def load_synthetic(path: str | Path, mixing: str) -> list[Record]:

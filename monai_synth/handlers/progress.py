@@ -33,7 +33,7 @@ class Progress:
             return
         output = engine.state.output
         if isinstance(output, dict) and "loss" in output:
-            self.bar.set_postfix(loss=f"{float(output['loss']):.4f}", refresh=False)
+            self.bar.set_postfix(loss=f"{output['loss'].item():.4f}", refresh=False)
         self.bar.update()
 
     def close(self, engine: Engine, *error: BaseException) -> None:
