@@ -38,6 +38,7 @@ ATTRIBUTES = ("strength", "hue", "background", "magnification")
 CLASS_NAMES = tuple(CLASS_PHRASES)
 IMAGE_SIZE = 128
 LATENT_CHANNELS = 8
+NUM_VIEWS = 1  # latents of every phantom: upright, then turned and recolored ones
 TEXT_WIDTH = 96
 
 
@@ -287,7 +288,7 @@ def train_autoencoder(work_dir: Path, steps: int, device: torch.device) -> None:
 
 @torch.no_grad()
 def encode_latents(work_dir: Path, device: torch.device) -> None:
-    """Encodes every phantom, upright and in three random views, and keeps posterior means in half precision."""
+    """Encodes every phantom, upright and in turned and recolored views, and keeps the means in half precision."""
     phantoms = Phantoms(work_dir)
     autoencoder = averaged(work_dir, "vae", {"vae": build_autoencoder()})["vae"].to(device)
     for number, path in enumerate(tqdm(phantoms.shards, desc="latents")):
@@ -296,8 +297,8 @@ def encode_latents(work_dir: Path, device: torch.device) -> None:
             continue
         indices = np.arange(phantoms.size) + number * phantoms.size
         means = []
-        for view in range(4):
-            generator = torch.Generator().manual_seed(number * 4 + view)
+        for view in range(NUM_VIEWS):
+            generator = torch.Generator().manual_seed(number * NUM_VIEWS + view)
             parts = []
             for chunk in np.array_split(indices, max(1, len(indices) // 50)):
                 images = phantoms.batch(chunk)
@@ -313,7 +314,7 @@ def encode_latents(work_dir: Path, device: torch.device) -> None:
 
 
 def read_latents(work_dir: Path) -> Tensor:
-    """Latents of all phantoms in four views, shape (N, 4, 8, 16, 16), half precision."""
+    """Latents of all phantoms in V views, shape (N, V, 8, 16, 16), half precision."""
     return torch.cat([load_tensors(path)["means"] for path in sorted((work_dir / "latents").glob("*.safetensors"))])
 
 
@@ -347,7 +348,7 @@ def train_denoiser(work_dir: Path, steps: int, batch_size: int, device: torch.de
 
     def loss_of(step: int) -> dict[str, Tensor]:
         rng, generator = np.random.default_rng([2, step]), torch.Generator().manual_seed(step)
-        indices, views = rng.integers(len(latents), size=batch_size), rng.integers(4, size=batch_size)
+        indices, views = rng.integers(len(latents), size=batch_size), rng.integers(NUM_VIEWS, size=batch_size)
         clean = latents[indices, views].float() * scale
         noise = torch.randn(clean.shape, generator=generator)
         timesteps = torch.randint(0, scheduler.config.num_train_timesteps, (batch_size,), generator=generator)

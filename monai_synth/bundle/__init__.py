@@ -1,7 +1,18 @@
 """What the configs of a bundle call."""
 
 from .comparison import class_names_of_model, compare, publish_model
+from .scopes import fine_tune, generate
 from .session import bundle_root
-from .stages import begin, begin_inference, finish, run_pending
+from .stages import begin, begin_inference, finish
 
-__all__ = ["begin", "begin_inference", "bundle_root", "class_names_of_model", "compare", "finish", "publish_model", "run_pending"]
+__all__ = [
+    "begin",
+    "begin_inference",
+    "bundle_root",
+    "class_names_of_model",
+    "compare",
+    "fine_tune",
+    "finish",
+    "generate",
+    "publish_model",
+]

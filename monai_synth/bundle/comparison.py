@@ -12,8 +12,7 @@ from ..data.records import class_names_of, load_datalist, select
 from ..report.figures import draw_real_and_synthetic
 from ..report.tables import results_table
 from ..utils.io import atomic_path, read_json, write_json, write_text
-from .session import running_workflow
-from .stages import execute, nested_workflow, stage_of
+from .stages import execute, nested_workflow, required_workflow, stage_of
 
 logger = logging.getLogger(__name__)
 
@@ -29,9 +28,7 @@ def compare() -> str:
     Returns:
         The table that is also written to `results.txt`.
     """
-    workflow = running_workflow()
-    if workflow is None:
-        raise RuntimeError("compare() belongs into the `run` list of a bundle config.")
+    workflow = required_workflow("compare")
     parser = workflow.parser
     mixing, baseline = parser.get_parsed_content("mixing"), parser.get_parsed_content("baseline")
     folders = {ARM_NAMES[mixing]: evaluate_arm(workflow, mixing)}

@@ -126,10 +126,19 @@ def current_stage(name: str, folder: str | Path) -> Stage:
         name: name of the stage.
         folder: where it writes.
     """
+    return stage_of(required_workflow("finish"), name, Path(folder))
+
+
+def required_workflow(caller: str) -> ConfigWorkflow:
+    """The running workflow.
+
+    Raises:
+        RuntimeError: outside of one.
+    """
     workflow = running_workflow()
     if workflow is None:
-        raise RuntimeError(f"The stage {name!r} can only be used inside a running bundle config.")
-    return stage_of(workflow, name, Path(folder))
+        raise RuntimeError(f"{caller}() belongs into a bundle config that is being run.")
+    return workflow
 
 
 def stage_of(workflow: ConfigWorkflow, name: str, folder: Path) -> Stage:
@@ -170,9 +179,7 @@ def begin(name: str, folder: str) -> None:
         ValueError: for an unknown key, data that cannot be used, or a folder made with other settings.
         RuntimeError: when another run holds the output folder.
     """
-    workflow = running_workflow()
-    if workflow is None:
-        raise RuntimeError("begin() belongs into the `initialize` list of a bundle config.")
+    workflow = required_workflow("begin")
     speak_plainly()
     check_keys(workflow)
     parser = workflow.parser
@@ -255,10 +262,13 @@ def begin_inference(model_path: str) -> None:
 
 
 def run_pending(dataset_id: str, engine_id: str) -> None:
-    """Runs an engine of the running config unless its data set is empty, which Ignite would refuse."""
-    workflow = running_workflow()
-    if workflow is None:
-        raise RuntimeError("run_pending() belongs into the `run` list of a bundle config.")
+    """Runs an engine of the running config unless its data set is empty, which Ignite would refuse.
+
+    Args:
+        dataset_id: id of the data set in the config.
+        engine_id: id of the engine.
+    """
+    workflow = required_workflow("run_pending")
     if len(workflow.parser.get_parsed_content(dataset_id)) == 0:
         logger.info("Nothing is left to do: all requested images are there.")
         return

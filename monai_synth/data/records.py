@@ -75,8 +75,10 @@ def save_datalist(
     write_json(path, content)
 
 
-def select(records: Sequence[Record], roles: str | Sequence[str]) -> list[Record]:
-    """The records of one role or of several.
+def select(
+    records: Sequence[Record], roles: str | Sequence[str], class_names: Sequence[str] | None = None
+) -> list[Record]:
+    """The records of one role or of several, of some classes or of all.
 
     Raises:
         ValueError: for a role that does not exist, or one that no record has.
@@ -85,9 +87,14 @@ def select(records: Sequence[Record], roles: str | Sequence[str]) -> list[Record
     unknown = [role for role in wanted if role not in ROLES]
     if unknown:
         raise ValueError(f"There is no role {unknown}. Roles are {', '.join(ROLES)}.")
-    chosen = [record for record in records if record.get("role") in wanted]
+    chosen = [
+        record
+        for record in records
+        if record.get("role") in wanted and (class_names is None or record["class_name"] in class_names)
+    ]
     if not chosen:
-        raise ValueError(f"No record has the role {' or '.join(wanted)}.")
+        of_classes = "" if class_names is None else f" and one of the classes {list(class_names)}"
+        raise ValueError(f"No record has the role {' or '.join(wanted)}{of_classes}.")
     return chosen
 
 

@@ -17,7 +17,11 @@ JOURNAL = "journal.jsonl"
 
 
 def plan_requests(
-    class_names: Sequence[str], prompts: Mapping[str, str], images_per_class: int, seed: int
+    class_names: Sequence[str],
+    prompts: Mapping[str, str],
+    images_per_class: int,
+    seed: int,
+    requested: Sequence[str] | None = None,
 ) -> list[dict[str, Any]]:
     """One request for every image to be drawn.
 
@@ -28,6 +32,7 @@ def plan_requests(
         prompts: prompt of each class.
         images_per_class: number of images of each class.
         seed: of the run.
+        requested: the classes to be drawn; None is all of them.
 
     Returns:
         Records with class_name, label, index, prompt, seed and the image's path relative to the output folder.
@@ -35,7 +40,8 @@ def plan_requests(
     Raises:
         KeyError: for a class without a prompt.
     """
-    missing = [name for name in class_names if name not in prompts]
+    wanted = class_names if requested is None else requested
+    missing = [name for name in wanted if name not in prompts]
     if missing:
         raise KeyError(f"There is no prompt for {missing}. Prompts are known for {sorted(prompts)}.")
     return [
@@ -48,6 +54,7 @@ def plan_requests(
             "image": f"{class_name}/{class_name}_{index:06d}.png",
         }
         for label, class_name in enumerate(class_names)
+        if class_name in wanted
         for index in range(images_per_class)
     ]
 
