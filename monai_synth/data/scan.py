@@ -114,7 +114,8 @@ def _examine(
     images = [image for image in images if image.class_name in names]
     for name in names:
         if name not in found:
-            message = f"has no image. Classes with images are {found}."
+            folders = sorted(path.name for path in source.iterdir() if path.is_dir()) if source.is_dir() else found
+            message = f"has no image. The classes there are {folders}."
             findings.append(Finding("error", name, message))
     if len(names) == 1 and names[0] in found:
         findings.append(Finding("error", names[0], "is the only class. A classifier needs two classes or more."))

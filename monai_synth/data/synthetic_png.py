@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from ..utils.io import atomic_path
@@ -17,7 +18,7 @@ XMP = (
     'xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/">'
     f"<Iptc4xmpExt:DigitalSourceType>{SOURCE_TYPE}</Iptc4xmpExt:DigitalSourceType>"
     '</rdf:Description></rdf:RDF></x:xmpmeta><?xpacket end="w"?>'
-).encode()
+)
 
 
 def write_synthetic_png(path: str | Path, image: Tensor) -> None:
@@ -31,8 +32,10 @@ def write_synthetic_png(path: str | Path, image: Tensor) -> None:
         IPTC, "Digital Source Type" vocabulary; the mark is XMP Iptc4xmpExt:DigitalSourceType.
     """
     pixels = (image.detach().cpu().float().clamp(0, 1) * 255 + 0.5).numpy().astype(np.uint8).transpose(1, 2, 0)
+    mark = PngInfo()
+    mark.add_itxt("XML:com.adobe.xmp", XMP)
     with atomic_path(path) as temporary:
-        Image.fromarray(pixels).save(temporary, format="PNG", compress_level=1, xmp=XMP)
+        Image.fromarray(pixels).save(temporary, format="PNG", compress_level=1, pnginfo=mark)
 
 
 def is_marked_synthetic(path: str | Path) -> bool:

@@ -1,0 +1,66 @@
+import pytest
+from monai.data import load_decathlon_datalist
+
+from monai_synth.data import check_wall, class_names_of, load_datalist, save_datalist, select
+
+
+def record(name, role="shots", **fields):
+    return {"image": f"/data/{name}.png", "label": 0, "class_name": "a", "group": name, "origin": "real", "sha256": name,
+            "role": role, **fields}  # fmt: skip
+
+
+def test_a_datalist_comes_back_as_it_was_and_monai_reads_it(tmp_path):
+    records = [{**record(name, role), "image": str(tmp_path / "images" / f"{name}.png")}
+               for name, role in [("x", "shots"), ("y", "train"), ("v", "val"), ("t", "test")]]  # fmt: skip
+    path = tmp_path / "run" / "datalist.json"
+    save_datalist(path, records, ["a"], tmp_path / "images", note="kept")
+    assert load_datalist(path) == records
+    assert class_names_of(path) == ["a"]
+    by_monai = load_decathlon_datalist(path, is_segmentation=False, data_list_key="validation", base_dir=tmp_path / "images")
+    assert by_monai[0]["image"] == records[2]["image"]
+
+
+def test_select_takes_roles_and_classes():
+    records = [record("x"), record("y", "train", class_name="b"), record("t", "test")]
+    assert select(records, "shots") == records[:1]
+    assert select(records, ["shots", "train"]) == records[:2]
+    assert select(records, ["shots", "train"], ["b"]) == records[1:2]
+    with pytest.raises(ValueError, match="There is no role \\['shot'\\]. Roles are shots, train, val, test"):
+        select(records, "shot")
+    with pytest.raises(ValueError, match="No record has the role val"):
+        select(records, "val")
+
+
+@pytest.mark.parametrize(
+    ("records", "message"),
+    [
+        ([record("x", "test", origin="synthetic")], "x.png is synthetic and has the role 'test'"),
+        ([record("x", "val", origin="synthetic")], "x.png is synthetic and has the role 'val'"),
+        ([record("x", origin="fake")], "has the origin 'fake'"),
+        ([record("x"), record("y", "test", group="x")], "Groups must stay on one side.*x.png.*y.png"),
+        ([record("x", "val"), record("y", "test", group="x")], "Groups must stay on one side"),
+        ([record("x"), record("y", "test", sha256="x")], "same file stands on two sides.*x.png.*y.png"),
+        ([record("x"), record("y", label=1, sha256="x")], "same file stands in two classes.*x.png.*y.png"),
+    ],
+)
+def test_the_wall_holds_at_the_datalist(tmp_path, records, message):
+    with pytest.raises(ValueError, match=message):
+        check_wall(records)
+    with pytest.raises(ValueError, match=message):
+        save_datalist(tmp_path / "datalist.json", records, ["a"], "/data")
+    assert not (tmp_path / "datalist.json").exists()
+
+
+def test_siblings_may_train_together():
+    check_wall([record("x"), record("y", "train", group="x")])
+
+
+def test_what_is_no_datalist_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="There is no datalist"):
+        load_datalist(tmp_path / "gone.json")
+    (tmp_path / "list.json").write_text("[]")
+    with pytest.raises(ValueError, match="is no datalist of this program"):
+        load_datalist(tmp_path / "list.json")
+    (tmp_path / "torn.json").write_text('{"class_names": [')
+    with pytest.raises(ValueError, match="torn.json is not a JSON file"):
+        load_datalist(tmp_path / "torn.json")

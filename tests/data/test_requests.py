@@ -1,0 +1,57 @@
+import json
+
+import pytest
+import torch
+
+from monai_synth.data import pending_requests, plan_requests, prompts_of, write_synthetic_png
+from monai_synth.data.requests import JOURNAL
+from monai_synth.utils import derived_seed, sha256_of
+
+PROMPTS = {"a": "an a", "b": "a b"}
+
+
+def test_a_longer_plan_begins_with_a_shorter_one():
+    short, long = (plan_requests(["a", "b"], PROMPTS, number, seed=1) for number in (2, 5))
+    assert [row for row in long if row["index"] < 2] == short
+    assert len({row["seed"] for row in long}) == 10
+    assert long[5]["image"] == "b/b_000000.png" and long[5]["label"] == 1
+
+
+def test_a_seed_does_not_depend_on_the_other_classes():
+    alone = plan_requests(["a", "b"], PROMPTS, 3, seed=1, requested=["b"])
+    assert alone == plan_requests(["a", "b"], PROMPTS, 3, seed=1)[3:]
+    assert derived_seed(1, "a", 0) != derived_seed(2, "a", 0) != derived_seed(1, "b", 0)
+    assert derived_seed(1, "a1", 0) != derived_seed(1, "a", 10)
+
+
+def test_a_class_without_a_prompt_is_named():
+    with pytest.raises(KeyError, match="There is no prompt for \\['c'\\]"):
+        plan_requests(["a", "c"], PROMPTS, 1, seed=0)
+
+
+def test_only_whole_and_unchanged_images_count_as_done(tmp_path):
+    requests = plan_requests(["a"], PROMPTS, 5, seed=0)
+    lines = []
+    for request in requests[:4]:
+        write_synthetic_png(tmp_path / request["image"], torch.rand(3, 8, 8))
+        lines.append(json.dumps({**request, "sha256": sha256_of(tmp_path / request["image"])}))
+    (tmp_path / requests[1]["image"]).unlink()  # lost
+    (tmp_path / requests[2]["image"]).write_bytes(b"torn")  # changed
+    lines[3] = lines[3][:40]  # killed while noting it
+    (tmp_path / JOURNAL).write_text("\n".join(lines) + "\n")
+    assert [row["index"] for row in pending_requests(requests, tmp_path)] == [1, 2, 3, 4]
+    other_prompt = [{**requests[0], "prompt": "another"}]
+    assert pending_requests(other_prompt, tmp_path) == other_prompt
+
+
+def test_prompts_of_known_and_unknown_classes():
+    template = "H&E, {phrase}"
+    assert prompts_of(["colon_aca", "my_class"], {}, template) == {
+        "colon_aca": "H&E, colon adenocarcinoma",
+        "my_class": "H&E, my class",
+    }
+    assert prompts_of(["a"], {"a": "first"}) == {"a": "first"}
+    with pytest.raises(ValueError, match="must hold the field {phrase}"):
+        prompts_of(["a"], {}, "no field")
+    with pytest.raises(ValueError, match="Two classes have the same prompt"):
+        prompts_of(["a", "b"], {"a": "x", "b": "x"})

@@ -1,0 +1,99 @@
+import os
+import shutil
+
+import pytest
+from PIL import Image
+
+from monai_synth.data import check, scan
+
+
+def messages(findings, level="error"):
+    return {finding.path: finding.message for finding in findings if finding.level == level}
+
+
+def test_a_folder_becomes_records(image_folder):
+    folder = image_folder({"b": 2, "a": 3})
+    records, names = scan(folder)
+    assert names == ["a", "b"]
+    assert [(record["class_name"], record["label"]) for record in records] == [("a", 0)] * 3 + [("b", 1)] * 2
+    assert all(os.path.isabs(record["image"]) and record["origin"] == "real" for record in records)
+    assert len({record["sha256"] for record in records}) == len({record["group"] for record in records}) == 5
+    assert [record["label"] for record in scan(folder, class_names=["b", "a"])[0]] == [1] * 3 + [0] * 2
+
+
+def test_groups_come_from_a_file_or_a_pattern(image_folder):
+    folder = image_folder({"a": 2, "b": 2})
+    records, _ = scan(folder, groups=r"_(\d+)\.png")
+    assert [record["group"] for record in records] == ["000", "001", "000", "001"]
+    rows = [f"{name}/{name}_{index:03d}.png,p{index}" for name in "ab" for index in range(2)]
+    (folder / "groups.csv").write_text("image,group\n" + "\n".join(rows))
+    assert [record["group"] for record in scan(folder)[0]] == ["p0", "p1", "p0", "p1"]
+    (folder / "groups.csv").write_text("image,group\n" + "\n".join(rows[:3] + ["c/gone.png,p9"]))
+    findings = check(folder)
+    assert "missing in groups.csv" in messages(findings)["b/b_001.png"]
+    assert "not in the folder" in messages(findings, "warning")["c/gone.png"]
+    (folder / "groups.csv").write_text("file,who\n")
+    assert "needs the columns image and group" in messages(check(folder))["groups.csv"]
+    with pytest.raises(ValueError, match="does not match the group pattern"):
+        scan(folder, groups="patient_(x)")
+
+
+def test_a_csv_and_a_datalist_are_scanned_too(image_folder, tmp_path):
+    folder = image_folder({"a": 1, "b": 1})
+    (folder / "list.csv").write_text("image,class_name,group\na/a_000.png,a,p1\nb/b_000.png,b,p2\n")
+    records, names = scan(folder / "list.csv")
+    assert names == ["a", "b"] and [record["group"] for record in records] == ["p1", "p2"]
+    (folder / "bad.csv").write_text("file\nx\n")
+    with pytest.raises(ValueError, match="needs the columns image and class_name"):
+        scan(folder / "bad.csv")
+
+
+def test_everything_wrong_is_listed_at_once(image_folder, tmp_path):
+    folder = image_folder({"a": 3, "b": 3})
+    (folder / "a" / "text.jpg").write_text("not an image")
+    (folder / "b" / "empty.png").touch()
+    (folder / "empty class").mkdir()
+    shutil.copy(folder / "a" / "a_000.png", folder / "b" / "copy.png")
+    Image.new("RGB", (8, 8)).save(tmp_path / "outside.png")
+    (folder / "a" / "link.png").symlink_to(tmp_path / "outside.png")
+    (folder / "a" / ".hidden.png").write_text("ignored")
+    found = messages(check(folder, shots=5))
+    assert "is not an image" in found["a/text.jpg"]
+    assert "is not an image" in found["b/empty.png"]
+    assert "class folder without images" in found["empty class"]
+    assert "in another class" in found["a/a_000.png"] and "b/copy.png" in found["a/a_000.png"]
+    assert "outside the folder" in found["a/link.png"]
+    assert "has 3 images, fewer than shots=5" in found["a"]
+    assert not any(".hidden" in path for path in found)
+    with pytest.raises(ValueError, match="(?s)cannot be used, 5 problems.*text.jpg.*"):
+        scan(folder)
+
+
+def test_missing_empty_and_single_class_folders(tmp_path, image_folder):
+    with pytest.raises(ValueError, match="does not exist. Name a folder"):
+        scan(tmp_path / "gone")
+    (tmp_path / "bare").mkdir()
+    with pytest.raises(ValueError, match="holds no images"):
+        scan(tmp_path / "bare")
+    with pytest.raises(ValueError, match="is the only class"):
+        scan(image_folder({"a": 2}, name="one"))
+    with pytest.raises(ValueError, match="c: has no image. The classes there are \\['a', 'b'\\]"):
+        scan(image_folder({"a": 2, "b": 2}, name="two"), class_names=["a", "c"])
+
+
+def test_copies_within_a_class_share_a_group(image_folder):
+    folder = image_folder({"a": 3, "b": 2})
+    Image.open(folder / "a" / "a_001.png").save(folder / "a" / "again.bmp")
+    records, _ = scan(folder)
+    groups = {os.path.basename(record["image"]): record["group"] for record in records}
+    assert groups["a_001.png"] == groups["again.bmp"] != groups["a_000.png"]
+    assert "same pixels as" in messages(check(folder), "warning")["a/a_001.png"]
+
+
+def test_unicode_spaces_and_nested_folders_are_read(image_folder):
+    folder = image_folder({"klasse ä": 1, "b": 1})
+    deep = folder / "b" / "slide 1"
+    deep.mkdir()
+    shutil.move(folder / "b" / "b_000.png", deep / "ü.png")
+    records, names = scan(folder)
+    assert names == ["b", "klasse ä"] and records[0]["image"].endswith("slide 1/ü.png")

@@ -1,0 +1,65 @@
+import pytest
+import torch
+from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
+
+from monai_synth.engines import SamplingPrepareBatch, noise_of_seeds
+from monai_synth.inferers import SCHEDULERS, SamplingInferer
+from monai_synth.networks import Denoiser, LatentDiffusion
+
+
+@pytest.fixture
+def diffusion(miniature):
+    return LatentDiffusion(str(miniature()))
+
+
+def draw(diffusion, seeds, **options):
+    batch = {"seed": seeds, "prompt": [f"cell {seed}" for seed in seeds]}
+    noise, _, _, features = SamplingPrepareBatch(diffusion, 32)(batch)
+    return SamplingInferer(diffusion, **{"num_inference_steps": 4, **options})(noise, Denoiser(diffusion), **features)
+
+
+@pytest.mark.parametrize("scheduler", list(SCHEDULERS))
+def test_no_image_depends_on_its_batch(diffusion, scheduler):
+    together = draw(diffusion, [1, 2, 3], scheduler=scheduler)
+    for index, seed in enumerate([1, 2, 3]):
+        torch.testing.assert_close(draw(diffusion, [seed], scheduler=scheduler)[0], together[index], atol=1e-5, rtol=0)
+    assert (together[0] - together[1]).abs().max() > 0.01
+
+
+def test_the_same_call_gives_the_same_bits(diffusion):
+    assert torch.equal(draw(diffusion, [7]), draw(diffusion, [7]))
+
+
+def test_the_default_solver_draws_what_diffusers_draws(diffusion):
+    pipeline = StableDiffusionPipeline.from_pretrained(diffusion.folder, safety_checker=None)
+    options = {"algorithm_type": "dpmsolver++", "timestep_spacing": "trailing"}
+    pipeline.scheduler = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config, **options)
+    pipeline.set_progress_bar_config(disable=True)
+    noise = noise_of_seeds([1], (4, 8, 8))
+    expected = pipeline(["cell 1"], latents=noise, num_inference_steps=4, guidance_scale=2.0, output_type="pt").images
+    torch.testing.assert_close(draw(diffusion, [1]), expected.float(), atol=2e-5, rtol=0)
+
+
+def test_guidance_one_and_an_empty_interval_ask_the_network_once(diffusion):
+    calls = []
+
+    class Counting(Denoiser):
+        def forward(self, x, timesteps=None, context=None):
+            calls.append(len(x))
+            return super().forward(x, timesteps, context)
+
+    batch = {"seed": [1], "prompt": ["cell 1"]}
+    noise, _, _, features = SamplingPrepareBatch(diffusion, 32)(batch)
+    network = Counting(diffusion)
+    free = SamplingInferer(diffusion, 4, guidance_scale=1.0)(noise, network, **features)
+    nowhere = SamplingInferer(diffusion, 4, guidance_scale=5.0, guidance_interval=(1e6, 2e6))(noise, network, **features)
+    assert calls == [1] * 8
+    torch.testing.assert_close(free, nowhere)
+    everywhere = SamplingInferer(diffusion, 4, guidance_scale=5.0, guidance_interval=(0, 1e6))(noise, network, **features)
+    torch.testing.assert_close(everywhere, SamplingInferer(diffusion, 4, guidance_scale=5.0)(noise, network, **features))
+    assert calls[8:] == [2] * 8
+
+
+def test_an_unknown_scheduler_is_refused(diffusion):
+    with pytest.raises(ValueError, match="no scheduler 'euler'. Choose one of dpmsolver"):
+        SamplingInferer(diffusion, scheduler="euler")

@@ -1,0 +1,27 @@
+import subprocess
+import sys
+
+import pytest
+
+from monai_synth.utils import hold_folder, release_folder
+
+HOLD = "import sys,time; from monai_synth.utils import hold_folder; hold_folder(sys.argv[1]); print('held', flush=True); time.sleep(60)"
+
+
+def test_a_second_run_is_refused_until_the_first_dies(tmp_path):
+    folder = tmp_path / "out"
+    other = subprocess.Popen([sys.executable, "-c", HOLD, str(folder)], stdout=subprocess.PIPE, text=True)
+    assert other.stdout.readline().strip() == "held"
+    with pytest.raises(RuntimeError, match=f"is being used by another run .process {other.pid} on .*--output_dir"):
+        hold_folder(folder)
+    other.kill()  # SIGKILL: no clean-up of its own
+    other.wait()
+    hold_folder(folder)
+    hold_folder(folder)  # the same process may ask again
+    release_folder(folder)
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(PermissionError, match="cannot be written.*--output_dir"):
+        hold_folder(tmp_path / "file" / "out")
