@@ -154,19 +154,23 @@ class Phantoms:
         return torch.from_numpy(np.stack([self.images[i // self.size][i % self.size] for i in indices])).float() / 255
 
 
-def recolor(images: Tensor, generator: torch.Generator) -> Tensor:
-    """The images under another light and stain: optical densities mixed and scaled by a random matrix per image.
+def recolor(images: Tensor, generator: torch.Generator, spread: float = 1.0) -> Tensor:
+    """The images under another light, stain and camera: a random color matrix, strength and saturation for each.
 
     Args:
         images: shape (B, 3, H, W), in [0, 1].
         generator: source of the draw.
+        spread: width of the draw.
     """
     batch = images.shape[0]
     density = -torch.log(images.clamp(1 / 255, 1.0))
-    mix = torch.eye(3) + 0.12 * torch.randn(batch, 3, 3, generator=generator)
-    scale = torch.exp(0.25 * torch.randn(batch, 1, 1, 1, generator=generator))
-    shift = 0.06 * torch.randn(batch, 3, 1, 1, generator=generator)
-    return torch.exp(-(torch.einsum("bij,bjhw->bihw", mix, density) * scale + shift)).clamp(0, 1)
+    mix = torch.eye(3) + 0.12 * spread * torch.randn(batch, 3, 3, generator=generator)
+    scale = torch.exp(0.25 * spread * torch.randn(batch, 1, 1, 1, generator=generator))
+    shift = 0.06 * spread * torch.randn(batch, 3, 1, 1, generator=generator)
+    colored = torch.exp(-(torch.einsum("bij,bjhw->bihw", mix, density) * scale + shift)).clamp(0, 1)
+    saturation = torch.exp(0.35 * spread * torch.randn(batch, 1, 1, 1, generator=generator))
+    grey = colored.mean(dim=1, keepdim=True)
+    return (grey + saturation * (colored - grey)).clamp(0, 1)
 
 
 def crops(phantoms: Phantoms, rng: np.random.Generator, generator: torch.Generator, batch: int, size: int) -> Tensor:
@@ -178,8 +182,8 @@ def crops(phantoms: Phantoms, rng: np.random.Generator, generator: torch.Generat
     if side != size:
         images = F.interpolate(images, (size, size), mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
     images = torch.rot90(images, int(rng.integers(4)), (2, 3))
-    keep = torch.rand(batch, 1, 1, 1, generator=generator) < 0.4
-    return torch.where(keep, images, recolor(images, generator))
+    keep = torch.rand(batch, 1, 1, 1, generator=generator) < 0.3
+    return torch.where(keep, images, recolor(images, generator, spread=2.0))
 
 
 def detail_loss(images: Tensor, target: Tensor) -> Tensor:
@@ -393,8 +397,8 @@ def main() -> None:
     parser.add_argument("--stage", choices=["all", "data", "vae", "latents", "unet", "export"], default="all")
     parser.add_argument("--num_shards", type=int, default=20, help="shards of phantoms")
     parser.add_argument("--images_per_shard", type=int, default=100, help="phantoms of every class in a shard")
-    parser.add_argument("--vae_steps", type=int, default=2400)
-    parser.add_argument("--unet_steps", type=int, default=6000)
+    parser.add_argument("--vae_steps", type=int, default=2000)
+    parser.add_argument("--unet_steps", type=int, default=2400)
     parser.add_argument("--batch_size", type=int, default=32, help="of the denoiser")
     parser.add_argument("--threads", type=int, default=2, help="threads of the training, processes of the drawing")
     parser.add_argument("--device", default="cpu")

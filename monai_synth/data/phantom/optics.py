@@ -9,9 +9,9 @@ from scipy.ndimage import gaussian_filter
 
 # Optical density of red, green and blue light per unit of concentration; each row has length 1.
 HE_STAINS = {
-    "hematoxylin": (0.65, 0.70, 0.29),
-    "eosin": (0.20, 0.90, 0.38),
-    "red_cell": (0.10, 0.70, 0.70),
+    "hematoxylin": (0.60, 0.76, 0.24),
+    "eosin": (0.13, 0.88, 0.45),
+    "red_cell": (0.08, 0.74, 0.66),
     "pigment": (0.45, 0.58, 0.68),
 }
 GIEMSA_STAINS = {
@@ -35,6 +35,7 @@ class Patient:
     sharpening: float  # amount of the camera's unsharp mask
     noise: float  # standard deviation of the camera noise, in intensity
     gamma: float  # exponent of the camera curve
+    saturation: float  # how much the camera's colors are spread around their mean, 1 leaves them
     vignetting: float  # loss of light in the corners, as a fraction
     scale: float  # size of the structures relative to the nominal magnification
     strength: float  # overall stain strength, 1 is nominal
@@ -80,6 +81,7 @@ def draw_patient(stains: str, seed: int, variety: float = 1.0) -> Patient:
         sharpening=float(rng.choice([0.0, rng.uniform(0.2, 1.0)])),
         noise=float(rng.uniform(0.002, 0.012)),
         gamma=float(np.exp(rng.normal(0.0, 0.08 * variety))),
+        saturation=float(np.exp(np.clip(rng.normal(0.28, 0.22 * variety), -0.5, 0.9))),
         vignetting=float(rng.uniform(0.0, 0.06)),
         scale=float(np.exp(np.clip(rng.normal(0.0, 0.16 * variety), -0.7, 0.7))),
         strength=strength,
@@ -113,5 +115,7 @@ def render(concentrations: np.ndarray, patient: Patient, rng: np.random.Generato
         axis = np.linspace(-1.0, 1.0, side, dtype=np.float32)
         image *= 1.0 - patient.vignetting * 0.5 * (axis[:, None] ** 2 + axis[None] ** 2)
     image = np.clip(image, 0.0, 1.0) ** np.float32(patient.gamma)
+    grey = image.mean(axis=0)
+    image = grey + np.float32(patient.saturation) * (image - grey)
     image += rng.standard_normal(image.shape, dtype=np.float32) * np.float32(patient.noise)
     return np.clip(image, 0.0, 1.0, dtype=np.float32)
