@@ -9,7 +9,7 @@ from typing import Any
 
 from monai.bundle import ConfigParser, ConfigWorkflow
 
-RESERVED = {"imports", "initialize", "run", "finalize", "_meta_"}
+RESERVED = {"_desc_", "imports", "initialize", "run", "finalize", "_meta_"}
 
 
 def running_workflow() -> ConfigWorkflow | None:

@@ -24,6 +24,6 @@ class StopOnNonFiniteLoss:
         loss = engine.state.output[Keys.LOSS]
         if not bool(loss.isfinite().all()):
             raise RuntimeError(
-                f"The loss is {float(loss)} at step {engine.state.iteration}. Nothing of this step was kept; the last "
+                f"The loss is {loss.item()} at step {engine.state.iteration}. Nothing of this step was kept; the last "
                 f"good state is on the disk. {self.advice}"
             )

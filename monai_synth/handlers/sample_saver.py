@@ -14,7 +14,7 @@ from torch import Tensor
 from ..data.records import save_datalist
 from ..data.requests import JOURNAL, read_journal
 from ..data.synthetic_png import write_synthetic_png
-from ..utils.io import sha256_of
+from ..utils.io import sha256_of, write_text
 
 
 class SampleSaver:
@@ -45,17 +45,19 @@ class SampleSaver:
         engine.add_event_handler(Events.COMPLETED, self.close)
 
     def open(self, engine: Engine) -> None:
-        """Starts the writers."""
+        """Starts the writers, on a journal whose every line is whole."""
         self.output_dir.mkdir(parents=True, exist_ok=True)
+        write_text(self.output_dir / JOURNAL, _lines(list(read_journal(self.output_dir).values())))
         self.pool = ThreadPoolExecutor(self.num_threads)
 
     def __call__(self, engine: Engine) -> None:
         self.flush()  # at most one batch waits
         batch, images = engine.state.batch, engine.state.output[Keys.PRED]
-        assert_pool = self.pool or ThreadPoolExecutor(self.num_threads)
+        if self.pool is None:
+            raise RuntimeError("SampleSaver writes only within an engine's run.")
         for position, image in enumerate(images):
             request = {key: _plain(batch[key][position]) for key in ("image", "class_name", "label", "prompt", "seed")}
-            self.waiting.append(assert_pool.submit(self.write, image, request))
+            self.waiting.append(self.pool.submit(self.write, image, request))
 
     def write(self, image: Tensor, request: dict[str, Any]) -> dict[str, Any]:
         """Writes one image and gives its record."""
@@ -70,7 +72,7 @@ class SampleSaver:
         if not records:
             return
         with open(self.output_dir / JOURNAL, "a", encoding="utf-8") as file:
-            file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+            file.write(_lines(records))
             file.flush()
 
     def close(self, engine: Engine) -> None:
@@ -90,6 +92,10 @@ def write_synthetic_datalist(output_dir: str | Path, class_names: list[str]) -> 
     path = output_dir / "datalist.json"
     save_datalist(path, records, class_names, output_dir)
     return path
+
+
+def _lines(records: list[dict[str, Any]]) -> str:
+    return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
 
 
 def _plain(value: Any) -> Any:

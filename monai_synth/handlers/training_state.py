@@ -58,7 +58,7 @@ class TrainingState:
             "optimizer": self.optimizer.state_dict(),
         }
         if self.scheduler is not None:
-            state["scheduler"] = {key: value for key, value in self.scheduler.state_dict().items() if key != "lr_lambdas"}
+            state["scheduler"] = self.scheduler.state_dict()
         if self.watched is not None:
             state["best"] = {
                 "metric": float(self.watched.state.best_metric),

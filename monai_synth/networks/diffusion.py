@@ -9,10 +9,12 @@ import torch
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
+from transformers.utils import logging as transformers_logging
 
 from .base_models import fingerprint, resolve_base_model
 
 logger = logging.getLogger(__name__)
+transformers_logging.disable_progress_bar()  # reading a file of a few seconds needs none
 
 
 class LatentDiffusion:

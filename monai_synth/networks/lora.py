@@ -13,10 +13,10 @@ from diffusers import StableDiffusionPipeline
 from diffusers.utils import convert_state_dict_to_diffusers
 from peft import LoraConfig, get_peft_model_state_dict
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ..utils.io import atomic_path
+from ..utils.io import save_safetensors
 from .diffusion import LatentDiffusion
 
 ADAPTER_FILE = "pytorch_lora_weights.safetensors"
@@ -138,8 +138,7 @@ def save_adapter(network: LoRADenoiser, folder: str | Path, metadata: dict[str, 
         with safe_open(Path(scratch) / ADAPTER_FILE, framework="pt") as file:
             header = dict(file.metadata() or {})
     path = Path(folder) / ADAPTER_FILE
-    with atomic_path(path) as temporary:
-        save_file(weights, temporary, metadata={**header, METADATA_KEY: json.dumps(metadata)})
+    save_safetensors(path, weights, {**header, METADATA_KEY: json.dumps(metadata)})
     return path
 
 

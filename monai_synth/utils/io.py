@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 PathLike = str | os.PathLike[str]
 
@@ -79,6 +79,22 @@ def sha256_of(path: PathLike) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def save_safetensors(path: PathLike, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> None:
+    """Writes a safetensors file in one piece, equal bytes for equal content.
+
+    The library orders the header's metadata at random, so that two equal files would have different hashes; here it is
+    sorted.
+    """
+    content = save(tensors, metadata)
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text = text.ljust(-(-len(text) // 8) * 8)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(len(text).to_bytes(8, "little") + text + content[8 + length :])
+
+
 def save_tensors(path: PathLike, tree: dict[str, Any]) -> None:
     """Writes nested dictionaries and lists of tensors and plain values as one safetensors file.
 
@@ -104,8 +120,7 @@ def save_tensors(path: PathLike, tree: dict[str, Any]) -> None:
         raise TypeError(f"{name} is a {type(value).__name__}; only tensors and plain values can be stored in {path}.")
 
     outline = json.dumps(strip(tree, ""))
-    with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata={"outline": outline})
+    save_safetensors(path, tensors, {"outline": outline})
 
 
 def load_tensors(path: PathLike) -> dict[str, Any]:

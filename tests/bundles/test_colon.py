@@ -1,0 +1,307 @@
+"""The shipped bundle, run as a user runs it, on a random miniature base and small images."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jsonschema
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+from monai.bundle import ConfigParser, ConfigWorkflow, ckpt_export, verify_net_in_out
+from monai.bundle import run as run_bundle
+
+from monai_synth.data import is_marked_synthetic, load_datalist
+from monai_synth.utils import hold_folder, read_json, release_folder, sha256_of
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIGS = ROOT / "bundles" / "colon" / "configs"
+SMALL = {
+    "image_size": 32,
+    "shots": 3,
+    "rank": 2,
+    "max_steps": 3,
+    "adapter_batch_size": 2,
+    "images_per_class": 3,
+    "num_inference_steps": 2,
+    "classifier": "test_resnet",
+    "classifier_steps": 3,
+    "batch_size": 4,
+}
+
+
+@pytest.fixture
+def settings(miniature, image_folder, tmp_path):
+    folder = image_folder({"benign": 20, "malignant": 20})
+    return {
+        **SMALL,
+        "dataset_dir": str(folder),
+        "output_dir": str(tmp_path / "out"),
+        "model_path": str(tmp_path / "models" / "model.pt"),
+        "base_model": str(miniature()),
+        "device": "cpu",
+    }
+
+
+def run(config, settings, **more):
+    known = ConfigParser.load_config_file(CONFIGS / "train.json").keys() | {"adapter_batch_size"}
+    given = {key: value for key, value in {**settings, **more}.items()}
+    names = config if isinstance(config, list) else [config]
+    keys = set().union(*(ConfigParser.load_config_file(CONFIGS / f"{name}.json") for name in names)) | (known & set(more))
+    given = {key: value for key, value in given.items() if key in keys or key in more}
+    files = [str(CONFIGS / f"{name}.json") for name in names]
+    try:
+        run_bundle(config_file=files, **given)
+    finally:
+        release_folder(settings["output_dir"])
+
+
+def root_message(error):
+    cause = error.value
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    return str(cause)
+
+
+def files_of(folder):
+    return {str(path.relative_to(folder)): sha256_of(path) for path in sorted(Path(folder).rglob("*.png"))}
+
+
+def test_the_main_job_goes_from_a_folder_to_a_table(settings, capsys):
+    run("train", settings)
+    out = Path(settings["output_dir"])
+    roles = {record["role"] for record in load_datalist(out / "datalist.json")}
+    assert roles == {"shots", "train", "val", "test"}
+    table = (out / "results.txt").read_text()
+    assert "real images alone" in table and "real + synthetic" in table
+    arms = {name: out / "classifier" / f"test_resnet_{name}" for name in ("none", "real+synthetic")}
+    steps = {read_json(arm / "evaluation" / "metrics.json")["classifier_steps"] for arm in arms.values()}
+    assert steps == {3}  # the same number for both
+    tested = [list(csv.DictReader(open(arm / "evaluation" / "predictions.csv"))) for arm in arms.values()]
+    assert [row["image"] for row in tested[0]] == [row["image"] for row in tested[1]]
+    assert all(str(settings["dataset_dir"]) in row["image"] for row in tested[0])
+    assert all(is_marked_synthetic(path) for path in (out / "synthetic").rglob("*.png"))
+    assert (out / "real_and_synthetic.png").exists()
+    assert read_json(Path(settings["model_path"]).with_name("class_names.json")) == ["benign", "malignant"]
+    assert settings["base_model"] in capsys.readouterr().out.splitlines()[-1]
+    drawn = StableDiffusionPipeline.from_pretrained(settings["base_model"], safety_checker=None)
+    drawn.load_lora_weights(out / "adapter")  # a standard adapter
+
+    times = {path: path.stat().st_mtime_ns for path in (out / "synthetic").rglob("*.png")}
+    run("train", settings)  # nothing is made anew
+    assert "Stage generate is complete" in capsys.readouterr().out
+    assert all(path.stat().st_mtime_ns == stamp for path, stamp in times.items())
+
+    with pytest.raises(RuntimeError) as error:
+        run("train", settings, rank=4)
+    assert "was made with other settings" in root_message(error) and "rank: 2 -> 4" in root_message(error)
+    with pytest.raises(RuntimeError) as error:
+        run("train", settings, seed=1)
+    assert "a split is made once" in root_message(error) and "seed: 0 -> 1" in root_message(error)
+
+    run(["train", "evaluate"], settings)
+    run("inference", settings, dataset_dir=settings["dataset_dir"], output_dir=str(out / "new"), classifier="test_resnet",
+        class_names=["benign", "malignant"])  # fmt: skip
+    rows = list(csv.DictReader(open(out / "new" / "predictions.csv")))
+    assert len(rows) == 40 and all(0.99 < float(row["prob_benign"]) + float(row["prob_malignant"]) < 1.01 for row in rows)
+
+
+def test_stages_run_one_by_one_and_images_are_added(settings):
+    out = Path(settings["output_dir"])
+    run("train_diffusion", settings)
+    assert (out / "adapter" / "samples_000003.png").exists() and not (out / "synthetic").exists()
+    run("generate", settings)
+    before = files_of(out / "synthetic")
+    assert len(before) == 6
+    run("generate", settings, images_per_class=5)
+    after = files_of(out / "synthetic")
+    assert len(after) == 10 and before.items() <= after.items()
+    assert len(load_datalist(out / "synthetic" / "datalist.json")) == 10
+
+
+def test_one_adapter_for_each_class(settings):
+    run("generate", settings, adapter_scope="class")
+    out = Path(settings["output_dir"])
+    hashes = {sha256_of(path) for path in (out / "adapter").rglob("pytorch_lora_weights.safetensors")}
+    assert len(hashes) == 2
+    records = load_datalist(out / "synthetic" / "datalist.json")
+    assert {record["adapter"] for record in records} == hashes and len(records) == 6
+
+
+def test_the_text_encoder_can_be_trained_too(settings):
+    run("generate", settings, train_text_encoder=True)
+    assert len(files_of(Path(settings["output_dir"]) / "synthetic")) == 6
+
+
+def test_a_killed_fine_tuning_ends_with_the_same_adapter(settings, tmp_path):
+    def command(output_dir):
+        given = {**settings, "max_steps": 200, "output_dir": str(output_dir)}
+        keys = ConfigParser.load_config_file(CONFIGS / "train_diffusion.json")
+        pairs = [word for key, value in given.items() if key in keys for word in (f"--{key}", str(value))]
+        return [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(CONFIGS / "train_diffusion.json"), *pairs]
+
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run(command(tmp_path / "whole"), check=True, env=environment, capture_output=True)
+    killed = subprocess.Popen(command(tmp_path / "parts"), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    state = tmp_path / "parts" / "adapter" / "state_1.json"
+    deadline = time.time() + 120
+    while not state.exists() and killed.poll() is None and time.time() < deadline:
+        time.sleep(0.02)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    assert state.exists() and not read_json(tmp_path / "parts" / "adapter" / "run.json")["complete"]
+    subprocess.run(command(tmp_path / "parts"), check=True, env=environment, capture_output=True)
+    name = "adapter/pytorch_lora_weights.safetensors"
+    assert sha256_of(tmp_path / "parts" / name) == sha256_of(tmp_path / "whole" / name)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"batchsize": 4}, "has the key 'batchsize' (did you mean 'batch_size'?)"),
+        ({"shots": 15}, "fewer than shots=15"),
+        ({"shots": "many"}, "shots is 'many'. It must be a whole number from 1"),
+        ({"guidance_scale": -1}, "guidance_scale is -1. It must lie between 0 and 50"),
+        ({"fold": 7}, "fold is 7, but there are 5 folds"),
+        ({"mixing": "real"}, "mixing is 'real'. It can be 'none', 'synthetic', 'real+synthetic'"),
+        ({"classifier": "resnet1"}, "timm has no model 'resnet1'. Near names are"),
+        ({"base_model": "nowhere"}, "There is no base model 'nowhere'"),
+        ({"dataset_dir": "/no/such/folder"}, "does not exist. Name a folder"),
+        ({"phantom_set": "liver", "dataset_dir": "phantom"}, "phantom_set is 'liver'. It can be one of"),
+    ],
+)
+def test_bad_settings_stop_before_anything_is_written(settings, change, words):
+    with pytest.raises(RuntimeError) as error:
+        run("train", settings, **change)
+    assert words in root_message(error)
+    assert not list(Path(settings["output_dir"]).rglob("*.json"))[1:]  # the lock's note alone
+
+
+def test_bad_folders_stop_before_anything_long(settings, image_folder):
+    (Path(settings["dataset_dir"]) / "benign" / "text.jpg").write_text("no image")
+    with pytest.raises(RuntimeError) as error:
+        run("train", settings)
+    assert "benign/text.jpg: " in root_message(error) and "is not an image" in root_message(error)
+    with pytest.raises(RuntimeError) as error:
+        run("train", settings, dataset_dir=str(image_folder({"only": 9}, name="one")))
+    assert "is the only class" in root_message(error)
+
+
+def test_an_adapter_of_another_base_is_refused(settings, miniature):
+    run("train_diffusion", settings)
+    out = Path(settings["output_dir"])
+    shutil.copytree(out / "adapter", out / "foreign")
+    run_json = read_json(out / "adapter" / "run.json")
+    with pytest.raises(RuntimeError) as error:
+        run("generate", settings, base_model=str(miniature("epsilon", seed=5)), adapter_dir=str(out / "foreign"))
+    assert "other settings" in root_message(error) or "belongs to the base" in root_message(error)
+    assert read_json(out / "adapter" / "run.json") == run_json
+
+
+def test_the_command_line_ends_with_one_sentence(settings, tmp_path):
+    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(CONFIGS / "train.json")]
+    given = ["--output_dir", str(tmp_path / "out"), "--batchsize", "4"]
+    for folder in (ROOT, ROOT / "bundles" / "colon", tmp_path):
+        done = subprocess.run([*command, *given], cwd=folder, capture_output=True, text=True)
+        assert done.returncode == 1
+        assert done.stderr.strip().splitlines()[-2].startswith("Error: No config in") or "did you mean" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_an_output_folder_in_use_is_refused(settings, tmp_path):
+    hold_folder(settings["output_dir"])
+    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(CONFIGS / "train.json")]
+    done = subprocess.run([*command, "--output_dir", settings["output_dir"]], capture_output=True, text=True)
+    release_folder(settings["output_dir"])
+    assert done.returncode == 1 and f"used by another run (process {os.getpid()}" in done.stderr
+
+
+@pytest.mark.parametrize("where", ["root", "bundle"])
+def test_the_bundle_finds_itself(where, monkeypatch):
+    monkeypatch.chdir(ROOT if where == "root" else ROOT / "bundles" / "colon")
+    config = "bundles/colon/configs/train.json" if where == "root" else "configs/train.json"
+    workflow = ConfigWorkflow(config_file=config, workflow_type="train")
+    workflow.parser.parse(True)
+
+    class Probe(ConfigWorkflow):
+        def ask(self):
+            return self.parser.get_parsed_content("bundle_root")
+
+    workflow.__class__ = Probe
+    assert workflow.ask() == str(ROOT / "bundles" / "colon")
+
+
+@pytest.mark.parametrize("name", ["train", "train_diffusion", "generate", "inference"])
+def test_what_may_be_changed_stands_first_and_means_the_same_everywhere(name):
+    from monai_synth.bundle.session import plain_settings
+
+    configs = {key: ConfigParser.load_config_file(CONFIGS / f"{key}.json") for key in ("train", name)}
+    shared = plain_settings(configs["train"]).keys() & plain_settings(configs[name]).keys() - {"_desc_"}
+    for key in shared:
+        assert configs[name][key] == configs["train"][key], key
+    assert json.loads((CONFIGS / f"{name}.json").read_text())["_desc_"]
+
+
+def test_monai_finds_its_properties(settings):
+    keys = ConfigParser.load_config_file(CONFIGS / "train.json").keys()
+    given = {key: value for key, value in settings.items() if key in keys}
+    try:
+        training = ConfigWorkflow(str(CONFIGS / "train.json"), workflow_type="train", **given)
+        training.initialize()
+        assert training.check_properties() == []
+        training.run()
+    finally:
+        release_folder(settings["output_dir"])
+    inference = ConfigWorkflow(
+        str(CONFIGS / "inference.json"),
+        workflow_type="infer",
+        dataset_dir=settings["dataset_dir"],
+        model_path=settings["model_path"],
+        classifier="test_resnet",
+        class_names=["benign", "malignant"],
+        device="cpu",
+    )
+    inference.initialize()
+    assert inference.check_properties() == []
+
+
+def test_the_classifier_matches_its_metadata_and_exports(tmp_path):
+    arguments = {"config_file": str(CONFIGS / "inference.json"), "meta_file": str(CONFIGS / "metadata.json")}
+    verify_net_in_out("network_def", device="cpu", **arguments, **{"class_names": ["colon_aca", "colon_n"]})
+    parser = ConfigParser()
+    parser.read_config(arguments["config_file"])
+    parser["class_names"] = ["colon_aca", "colon_n"]
+    network = parser.get_parsed_content("network_def").eval()
+    torch.save(network.state_dict(), tmp_path / "model.pt")
+    ckpt_export(
+        "network_def",
+        filepath=str(tmp_path / "model.ts"),
+        ckpt_file=str(tmp_path / "model.pt"),
+        **arguments,
+        class_names=["colon_aca", "colon_n"],
+    )
+    images = torch.rand(2, 3, 128, 128)
+    with torch.no_grad():
+        torch.testing.assert_close(torch.jit.load(tmp_path / "model.ts")(images), network(images))
+
+
+def test_the_metadata_follows_the_schema():
+    schema = read_json(Path(__file__).with_name("meta_schema.json"))
+    metadata = read_json(CONFIGS / "metadata.json")
+    jsonschema.validate(metadata, schema)
+    assert metadata["version"] in metadata["changelog"]
+    assert metadata["schema"].endswith("meta_schema_20240725.json")
+    for key in ("changelog", "network_data_format", "required_packages_version"):
+        with pytest.raises(jsonschema.ValidationError, match=key):
+            jsonschema.validate({name: value for name, value in metadata.items() if name != key}, schema)
+
+
+def test_what_a_bundle_must_have_is_there():
+    for name in ("LICENSE", "docs/README.md", "docs/data_license.txt", "configs/logging.conf", "configs/metadata.json"):
+        assert (ROOT / "bundles" / "colon" / name).stat().st_size > 0, name

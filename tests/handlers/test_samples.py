@@ -1,0 +1,115 @@
+"""Handlers around a generation, on a random miniature."""
+
+import json
+from collections import Counter
+
+import pytest
+import torch
+from monai.data import DataLoader, Dataset
+from monai.engines import SupervisedEvaluator
+from PIL import Image
+
+from monai_synth.data import is_marked_synthetic, load_datalist, pending_requests, plan_requests
+from monai_synth.data.requests import JOURNAL
+from monai_synth.engines import SamplingPrepareBatch
+from monai_synth.handlers import SampleGrid, SampleSaver
+from monai_synth.inferers import SamplingInferer
+from monai_synth.networks import Denoiser, LatentDiffusion
+from monai_synth.utils import sha256_of
+
+REQUESTS = plan_requests(["a", "b"], {"a": "an a", "b": "a b"}, 3, seed=0)
+
+
+@pytest.fixture
+def run(miniature):
+    diffusion = LatentDiffusion(str(miniature()))
+
+    def run(folder, batch_size=2, requests=REQUESTS):
+        SupervisedEvaluator(
+            device="cpu",
+            val_data_loader=DataLoader(Dataset(pending_requests(requests, folder)), batch_size=batch_size),
+            network=Denoiser(diffusion),
+            prepare_batch=SamplingPrepareBatch(diffusion, 32),
+            inferer=SamplingInferer(diffusion, num_inference_steps=2),
+            val_handlers=[SampleSaver(folder, ["a", "b"], {"guidance_scale": 2.0, "adapter": "none"})],
+            decollate=False,
+        ).run()
+        return {path.name: sha256_of(path) for path in folder.rglob("*.png")}
+
+    return run
+
+
+def test_every_image_is_marked_and_recorded(run, tmp_path):
+    hashes = run(tmp_path)
+    records = load_datalist(tmp_path / "datalist.json")
+    assert Counter(record["class_name"] for record in records) == {"a": 3, "b": 3}
+    for record, request in zip(records, REQUESTS):
+        assert record["origin"] == "synthetic" and record["guidance_scale"] == 2.0
+        assert (record["seed"], record["prompt"], record["label"]) == (request["seed"], request["prompt"], request["label"])
+        assert is_marked_synthetic(record["image"])
+        assert record["sha256"] == hashes[record["image"].rsplit("/", 1)[1]]
+
+
+def test_any_batch_size_draws_the_same_images(run, tmp_path):
+    run(tmp_path / "two")
+    run(tmp_path / "five", batch_size=5)
+    for path in (tmp_path / "two").rglob("*.png"):
+        first, second = (torch.tensor(list(Image.open(tmp_path / name / path.relative_to(tmp_path / "two")).tobytes()))
+                         for name in ("two", "five"))  # fmt: skip
+        assert int((first - second).abs().max()) <= 1
+
+
+def test_a_killed_generation_goes_on_and_ends_with_the_same_files(run, tmp_path):
+    whole = run(tmp_path / "whole", batch_size=1)
+    run(tmp_path / "part", batch_size=1)
+    lines = (tmp_path / "part" / JOURNAL).read_text().splitlines()
+    (tmp_path / "part" / JOURNAL).write_text("\n".join(lines[:2]) + "\n" + lines[2][:30])  # torn while noting the third
+    (tmp_path / "part" / "b" / "b_000002.png").unlink()
+    (tmp_path / "part" / "datalist.json").unlink()
+    assert run(tmp_path / "part", batch_size=1) == whole
+    records = load_datalist(tmp_path / "part" / "datalist.json")
+    assert sorted(record["sha256"] for record in records) == sorted(whole.values())
+
+
+def test_a_longer_plan_keeps_what_is_there(run, tmp_path):
+    before = run(tmp_path, batch_size=1)
+    times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.png")}
+    longer = plan_requests(["a", "b"], {"a": "an a", "b": "a b"}, 4, seed=0)
+    after = run(tmp_path, batch_size=1, requests=longer)
+    assert len(after) == 8 and before.items() <= after.items()
+    assert all(path.stat().st_mtime_ns == time for path, time in times.items())
+
+
+def test_a_writer_that_fails_stops_the_run_and_loses_nothing(run, tmp_path, monkeypatch):
+    from monai_synth.handlers import sample_saver
+
+    write, calls = sample_saver.write_synthetic_png, []
+
+    def full(path, image):
+        calls.append(path)
+        if len(calls) == 4:
+            raise OSError(28, "No space left on device")
+        write(path, image)
+
+    monkeypatch.setattr(sample_saver, "write_synthetic_png", full)
+    with pytest.raises(OSError, match="No space left"):
+        run(tmp_path, batch_size=1)
+    noted = [json.loads(line) for line in (tmp_path / JOURNAL).read_text().splitlines()]
+    assert noted and all(sha256_of(tmp_path / record["image"]) == record["sha256"] for record in noted)
+    assert not list(tmp_path.rglob("*.part*"))
+    monkeypatch.setattr(sample_saver, "write_synthetic_png", write)
+    assert len(run(tmp_path, batch_size=1)) == 6
+
+
+def test_the_grid_shows_the_same_seeds_every_time(miniature, tmp_path):
+    diffusion = LatentDiffusion(str(miniature()))
+    network = Denoiser(diffusion)
+    inferer = SamplingInferer(diffusion, num_inference_steps=2)
+    grid = SampleGrid(network, SamplingPrepareBatch(diffusion, 32), inferer, ["a", "b"], tmp_path, num_columns=3)
+    engine = type("Engine", (), {"state": type("State", (), {"iteration": 5})})
+    grid(engine)
+    first = (tmp_path / "samples_000005.png").read_bytes()
+    assert Image.open(tmp_path / "samples_000005.png").size == (3 * 34 + 2, 2 * 34 + 2)
+    engine.state.iteration = 6
+    grid(engine)
+    assert (tmp_path / "samples_000006.png").read_bytes() == first

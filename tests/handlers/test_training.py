@@ -1,0 +1,134 @@
+"""Handlers around a training, on a network of a few numbers."""
+
+import logging
+
+import pytest
+import torch
+from ignite.engine import Events
+from monai.data import DataLoader, Dataset
+from monai.engines import SupervisedTrainer
+from monai.transforms import Compose, RandGaussianNoised
+from torch import nn
+
+from monai_synth.handlers import EpochSeed, GradientClipping, Progress, StopOnNonFiniteLoss, TrainingState
+
+
+class SquaredError(nn.Module):
+    def forward(self, prediction, target):
+        return (prediction - target).square().mean()
+
+
+def make_trainer(folder=None, epochs=4, learning_rate=0.1, extra=(), accumulation=1, scale=1.0):
+    torch.manual_seed(0)
+    network = nn.Linear(2, 1)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=learning_rate)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 40)
+    records = [{"image": torch.randn(2) * scale, "label": torch.randn(1)} for _ in range(8)]
+    data = Dataset(records, Compose([RandGaussianNoised("image", prob=1.0)]))
+    sampler = torch.utils.data.RandomSampler(data, replacement=True, num_samples=6)
+    handlers = [EpochSeed(7), *extra]
+    if folder is not None:
+        handlers.append(TrainingState(folder, network, optimizer, scheduler))
+    trainer = SupervisedTrainer(
+        device="cpu",
+        max_epochs=epochs,
+        epoch_length=3,
+        train_data_loader=DataLoader(data, batch_size=2, sampler=sampler),
+        network=network,
+        optimizer=optimizer,
+        loss_function=SquaredError(),
+        train_handlers=handlers,
+        accumulation_steps=accumulation,
+        decollate=False,
+    )
+    trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda engine: scheduler.step())
+    return trainer, network, optimizer
+
+
+def test_a_resumed_training_ends_with_the_same_bits(tmp_path):
+    whole, expected, whole_optimizer = make_trainer(tmp_path / "whole", epochs=6)
+    whole.run()
+    make_trainer(tmp_path / "parts", epochs=2)[0].run()
+    resumed, network, optimizer = make_trainer(tmp_path / "parts", epochs=6)
+    resumed.run()
+    for key, value in expected.state_dict().items():
+        assert torch.equal(network.state_dict()[key], value)
+    assert optimizer.param_groups[0]["lr"] == whole_optimizer.param_groups[0]["lr"]
+    assert resumed.state.iteration == whole.state.iteration == 18
+
+
+def test_a_finished_training_is_not_trained_again(tmp_path):
+    first, network, _ = make_trainer(tmp_path)
+    first.run()
+    again, other, _ = make_trainer(tmp_path)
+    again.run()
+    assert torch.equal(network.weight, other.weight) and again.state.iteration == 12
+
+
+def test_a_damaged_state_is_recognized_and_the_one_before_is_used(tmp_path, caplog):
+    make_trainer(tmp_path, epochs=3)[0].run()
+    newest = tmp_path / "state_1.safetensors"  # epoch 3
+    content = bytearray(newest.read_bytes())
+    content[-3] ^= 1
+    newest.write_bytes(bytes(content))
+    whole, expected, _ = make_trainer(epochs=4)
+    whole.run()
+    with caplog.at_level(logging.INFO):
+        resumed, network, _ = make_trainer(tmp_path, epochs=4)
+        resumed.run()
+    assert "state_1.safetensors is damaged" in caplog.text and "Going on after epoch 2" in caplog.text
+    assert torch.equal(network.weight, expected.weight)
+
+
+def test_random_numbers_follow_from_seed_and_epoch():
+    seen = {}
+    for epochs in (1, 3):
+        trainer, _, _ = make_trainer(epochs=epochs)
+        losses = seen.setdefault(epochs, [])
+        trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda engine: losses.append(engine.state.output["loss"].item()))
+        trainer.run()
+    assert seen[1] == seen[3][:3]
+    assert len(set(seen[3])) == 9
+
+
+def test_the_gradient_is_limited_only_when_the_optimizer_steps():
+    norms = []
+
+    class Watch:
+        def attach(self, engine):
+            from monai.engines import IterationEvents
+
+            engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self)
+
+        def __call__(self, engine):
+            norms.append(torch.cat([p.grad.flatten() for p in engine.network.parameters()]).norm().item())
+
+    trainer, network, _ = make_trainer(epochs=1, accumulation=2, scale=100.0, learning_rate=1e-6)
+    GradientClipping(network.parameters(), 0.5).attach(trainer)
+    Watch().attach(trainer)
+    trainer.run()
+    assert norms[0] > 0.5  # gathering
+    assert norms[1] == pytest.approx(0.5, rel=1e-4)  # steps
+    assert norms[2] == pytest.approx(0.5, rel=1e-4)  # the last iteration steps as well
+
+
+def test_a_loss_that_is_no_number_stops_before_the_weights_change(tmp_path):
+    trainer, network, _ = make_trainer(tmp_path, epochs=2, extra=[StopOnNonFiniteLoss("Lower --rate.")])
+    trainer.run()
+    kept = network.weight.clone()
+    broken, network, _ = make_trainer(tmp_path, epochs=4, extra=[StopOnNonFiniteLoss("Lower --rate.")], scale=float("nan"))
+    with pytest.raises(RuntimeError, match="The loss is nan at step 7. .*last good state.* Lower --rate."):
+        broken.run()
+    assert torch.equal(network.weight, kept)
+
+
+def test_the_bar_counts_all_steps_and_begins_where_the_run_does(tmp_path, capsys):
+    make_trainer(tmp_path, epochs=2)[0].run()
+    trainer, _, _ = make_trainer(tmp_path, epochs=4)
+    bar = Progress("training")
+    bar.attach(trainer)
+    seen = []
+    trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda engine: seen.append((bar.bar.n, bar.bar.total)))
+    trainer.run()
+    assert seen[0] == (7, 12) and seen[-1] == (12, 12)
+    assert "training" in capsys.readouterr().err
