@@ -7,7 +7,19 @@ from types import ModuleType
 
 __version__ = "0.1.0"
 
-_PARTS = ("bundle", "data", "engines", "handlers", "inferers", "losses", "metrics", "networks", "report", "transforms", "utils")
+_PARTS = (
+    "bundle",
+    "data",
+    "engines",
+    "handlers",
+    "inferers",
+    "losses",
+    "metrics",
+    "networks",
+    "report",
+    "transforms",
+    "utils",
+)
 
 __all__ = ["__version__", *_PARTS]
 

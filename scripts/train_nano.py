@@ -285,7 +285,12 @@ def train_autoencoder(work_dir: Path, steps: int, device: torch.device) -> None:
             output = autoencoder.decode(posterior.sample()).sample.float()
         detail = detail_loss(output, images)
         divergence = posterior.kl().float().mean() / posterior.mean[0].numel()
-        return {"loss": detail + 1e-4 * divergence, "detail": detail, "kl": divergence, "mse": F.mse_loss(output, images)}
+        return {
+            "loss": detail + 1e-4 * divergence,
+            "detail": detail,
+            "kl": divergence,
+            "mse": F.mse_loss(output, images),
+        }
 
     train(work_dir, "vae", {"vae": autoencoder}, loss_of, steps, 6e-4, 0.998)
 
@@ -327,7 +332,12 @@ def captions(rows: list[dict[str, str]], views: np.ndarray, rng: np.random.Gener
 
     Recolored views (all but the first) only tell what recoloring keeps.
     """
-    words = {"strength": "{} stain", "hue": "{} hue", "background": "{} background", "magnification": "{} magnification"}
+    words = {
+        "strength": "{} stain",
+        "hue": "{} hue",
+        "background": "{} background",
+        "magnification": "{} magnification",
+    }
     for row, view in zip(rows, views):
         if rng.random() < 0.1:
             yield ""

@@ -65,7 +65,9 @@ def build_miniature(folder: Path, prediction_type: str = "epsilon", seed: int = 
         "steps_offset": 1,
         "set_alpha_to_one": False,
     }
-    scheduler = DDIMScheduler(clip_sample=False, **schedule) if second else PNDMScheduler(skip_prk_steps=True, **schedule)
+    scheduler = (
+        DDIMScheduler(clip_sample=False, **schedule) if second else PNDMScheduler(skip_prk_steps=True, **schedule)
+    )
     StableDiffusionPipeline(
         vae=autoencoder,
         text_encoder=text_encoder,

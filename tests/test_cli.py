@@ -14,7 +14,18 @@ def test_check_tells_all_and_its_status(image_folder, capsys):
 
 
 def test_phantoms_are_written(tmp_path, capsys):
-    arguments = ["phantoms", str(tmp_path / "p"), "--set", "wbc", "--images_per_class", "2", "--num_patients", "2", "--size", "64"]
+    arguments = [
+        "phantoms",
+        str(tmp_path / "p"),
+        "--set",
+        "wbc",
+        "--images_per_class",
+        "2",
+        "--num_patients",
+        "2",
+        "--size",
+        "64",
+    ]
     assert main(arguments) == 0
     assert len(list((tmp_path / "p").rglob("*.png"))) == 16
     assert main([*arguments[:-1], "32"]) == 2

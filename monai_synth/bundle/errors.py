@@ -42,7 +42,9 @@ def _say(kind: type[BaseException], error: BaseException, trace: TracebackType |
     cause = root_cause(error)
     if not isinstance(cause, SPOKEN) or not raised_by_us(cause):
         if isinstance(cause, OSError) and cause.errno is not None:
-            print(f"\nError: {cause}. What was written before is whole; run the same command to go on.", file=sys.stderr)
+            print(
+                f"\nError: {cause}. What was written before is whole; run the same command to go on.", file=sys.stderr
+            )
             return
         sys.__excepthook__(kind, error, trace)
         return

@@ -46,7 +46,7 @@ def is_plain(value: Any) -> bool:
     return value is None or isinstance(value, (bool, int, float))
 
 
-def plain_settings(config: dict[str, Any]) -> dict[str, Any]:
+def plain_settings(config: Any) -> dict[str, Any]:
     """The settings among a config's top-level keys, in the config's order."""
     return {key: value for key, value in config.items() if key not in RESERVED and is_plain(value)}
 
@@ -67,7 +67,8 @@ def check_keys(workflow: ConfigWorkflow) -> None:
         ValueError: names every unknown key and the known one that is nearest.
     """
     known = known_keys(workflow.config_root_path)
-    unknown = [key for key in workflow.parser.config if key not in known]
+    config: Any = workflow.parser.config
+    unknown = [key for key in config if key not in known]
     if not unknown:
         return
     words = []

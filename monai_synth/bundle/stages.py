@@ -22,7 +22,15 @@ from .session import check_keys, plain_settings, running_workflow
 logger = logging.getLogger(__name__)
 
 # Settings that decide where or how fast something is made, but not what.
-NOT_IDENTITY = {"bundle_root", "output_dir", "device", "num_workers", "baseline", "generation_batch_size", "sample_every"}
+NOT_IDENTITY = {
+    "bundle_root",
+    "output_dir",
+    "device",
+    "num_workers",
+    "baseline",
+    "generation_batch_size",
+    "sample_every",
+}
 # A stage may grow: more images of the same kind are added to those that exist.
 GROWS = {"generate": "images_per_class"}
 
@@ -56,9 +64,7 @@ class Stage:
         self.name, self.folder, self.upstream = name, folder, upstream
         self.grows = GROWS.get(name)
         self.size = settings.get(self.grows, 0) if self.grows else 0
-        self.settings = {
-            key: value for key, value in settings.items() if key not in NOT_IDENTITY and key != self.grows
-        }
+        self.settings = {key: value for key, value in settings.items() if key not in NOT_IDENTITY and key != self.grows}
         self.settings = json.loads(json.dumps(self.settings))  # as they will be read back
         self.path = folder / "run.json"
 
@@ -199,7 +205,7 @@ def finish(name: str, folder: str) -> None:
     current_stage(name, folder).close()
 
 
-def forwarded(config: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+def forwarded(config: Any, other: Any) -> dict[str, Any]:
     """The settings of one config that another of the same bundle has too: one name means one thing in all of them."""
     return {key: value for key, value in plain_settings(config).items() if key in other}
 

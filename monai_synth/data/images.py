@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -19,9 +20,7 @@ def is_image_name(path: str | Path) -> bool:
     return str(path).lower().endswith(SUFFIXES)
 
 
-def read_image(
-    path: str | Path, page: int | None = None, value_range: tuple[float, float] | None = None
-) -> np.ndarray:
+def read_image(path: str | Path, page: int | None = None, value_range: tuple[float, float] | None = None) -> np.ndarray:
     """An image file as an array, the right way up and in RGB.
 
     CMYK, palette, grey, 1-bit and transparent images (over white) become RGB; EXIF orientation is applied; 16-bit grey
@@ -105,7 +104,7 @@ def _scaled_grey(
 
 def _read_nifti(path: Path, value_range: tuple[float, float] | None) -> np.ndarray:
     try:
-        loaded = nibabel.load(path)
+        loaded: Any = nibabel.load(path)
         pixels = np.asanyarray(loaded.dataobj)
     except Exception as error:
         raise ValueError(f"{path} is not a NIfTI image that can be read: {error}.") from error

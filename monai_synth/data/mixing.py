@@ -97,7 +97,9 @@ def choose_synthetic(
         )
     chosen: list[Record] = []
     for name in names:
-        members = sorted((record for record in synthetic if record["class_name"] == name), key=lambda r: str(r["image"]))
+        members = sorted(
+            (record for record in synthetic if record["class_name"] == name), key=lambda r: str(r["image"])
+        )
         order = np.random.default_rng([seed, len(name)]).permutation(len(members))
         chosen += [members[index] for index in order[:wanted]]
     return chosen

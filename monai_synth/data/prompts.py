@@ -9,7 +9,12 @@ from .phantom.catalog import CLASS_PHRASES
 
 logger = logging.getLogger(__name__)
 
-KNOWN = {**CLASS_PHRASES, "ig": "immature granulocyte", "benign": "benign colon tissue", "malignant": "colon adenocarcinoma"}
+KNOWN = {
+    **CLASS_PHRASES,
+    "ig": "immature granulocyte",
+    "benign": "benign colon tissue",
+    "malignant": "colon adenocarcinoma",
+}
 
 
 def prompts_of(

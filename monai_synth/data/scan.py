@@ -98,7 +98,8 @@ def check(
 def _examine(
     source: str | Path, class_names: Sequence[str] | None, groups: str | None
 ) -> tuple[list[Record], list[Finding], list[str]]:
-    source, findings = Path(source), []
+    source = Path(source)
+    findings: list[Finding] = []
     if not source.exists():
         message = "does not exist. Name a folder with one sub-folder of images per class, a CSV or a datalist JSON."
         return [], [Finding("error", str(source), message)], []
@@ -153,7 +154,9 @@ def _images_of_folder(
                     findings.append(Finding("error", relative, f"does not match the group pattern {groups!r}."))
                 group = match.group(1) if match else None
             elif known and group is None:
-                findings.append(Finding("error", relative, "is missing in groups.csv; name its patient or slide there."))
+                findings.append(
+                    Finding("error", relative, "is missing in groups.csv; name its patient or slide there.")
+                )
             images.append(_Image(path, folder.name, group))
         if len(images) == before:
             findings.append(Finding("error", folder.name, "is a class folder without images. Fill it or remove it."))

@@ -24,7 +24,8 @@ class LatentDiffusionPrepareBatch(PrepareBatch):
         noise_offset: strength of a noise that is the same all over a channel; 0 is none.
 
     Reference:
-        Hang et al., "Efficient Diffusion Training via Min-SNR Weighting Strategy", 2023. https://arxiv.org/abs/2303.09556
+        Hang et al., "Efficient Diffusion Training via Min-SNR Weighting Strategy", 2023.
+        https://arxiv.org/abs/2303.09556
     """
 
     def __init__(
@@ -97,7 +98,9 @@ def noise_of_seeds(seeds: Sequence[int], shape: Sequence[int]) -> Tensor:
     Returns:
         Shape (B, c, h, w), on the CPU, the same on every machine.
     """
-    return torch.stack([torch.randn(tuple(shape), generator=torch.Generator().manual_seed(int(seed))) for seed in seeds])
+    return torch.stack(
+        [torch.randn(tuple(shape), generator=torch.Generator().manual_seed(int(seed))) for seed in seeds]
+    )
 
 
 class SamplingPrepareBatch(PrepareBatch):

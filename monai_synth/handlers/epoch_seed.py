@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,7 +28,7 @@ class EpochSeed:
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.EPOCH_STARTED, self)
 
-    def __call__(self, engine: Engine) -> None:
+    def __call__(self, engine: Any) -> None:
         seed = derived_seed(self.seed, "epoch", engine.state.epoch) % 2**32
         random.seed(seed)
         np.random.seed(seed)

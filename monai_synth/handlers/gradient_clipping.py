@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from ignite.engine import Engine
@@ -25,7 +26,7 @@ class GradientClipping:
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self)
 
-    def __call__(self, engine: Engine) -> None:
+    def __call__(self, engine: Any) -> None:
         if not steps_now(engine):
             return
         if engine.scaler is not None:  # mixed precision scales gradients; the norm is meant unscaled
@@ -33,7 +34,7 @@ class GradientClipping:
         torch.nn.utils.clip_grad_norm_(self.parameters, self.max_norm)
 
 
-def steps_now(engine: Engine) -> bool:
+def steps_now(engine: Any) -> bool:
     """Whether the optimizer steps at this iteration, which it does at every `accumulation_steps`-th and at the last."""
     local = (engine.state.iteration - 1) % engine.state.epoch_length
     return (local + 1) % engine.accumulation_steps == 0 or local + 1 == engine.state.epoch_length

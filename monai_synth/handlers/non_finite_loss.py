@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ignite.engine import Engine
 from monai.engines import IterationEvents
 from monai.utils import CommonKeys as Keys
@@ -20,7 +22,7 @@ class StopOnNonFiniteLoss:
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(IterationEvents.LOSS_COMPLETED, self)
 
-    def __call__(self, engine: Engine) -> None:
+    def __call__(self, engine: Any) -> None:
         loss = engine.state.output[Keys.LOSS]
         if not bool(loss.isfinite().all()):
             raise RuntimeError(

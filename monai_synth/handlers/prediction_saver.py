@@ -45,7 +45,7 @@ class PredictionSaver:
         """Forgets an earlier run."""
         self.rows = []
 
-    def __call__(self, engine: Engine) -> None:
+    def __call__(self, engine: Any) -> None:
         batch, probabilities = engine.state.batch, engine.state.output[Keys.PRED].float().cpu()
         for index, row in enumerate(probabilities):
             record = {key: batch[key][index] for key in ("image_path", "label", "origin", "group") if key in batch}

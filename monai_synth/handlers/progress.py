@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ignite.engine import Engine, Events
 from tqdm import tqdm
 
@@ -23,7 +25,7 @@ class Progress:
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
         engine.add_event_handler(Events.COMPLETED | Events.TERMINATE | Events.EXCEPTION_RAISED, self.close)
 
-    def open(self, engine: Engine) -> None:
+    def open(self, engine: Any) -> None:
         """Begins the bar at the iteration that the engine is at."""
         total = engine.state.max_epochs * engine.state.epoch_length
         self.bar = tqdm(total=total, initial=engine.state.iteration, desc=self.description, unit=self.unit)

@@ -50,7 +50,7 @@ class SampleSaver:
         write_text(self.output_dir / JOURNAL, _lines(list(read_journal(self.output_dir).values())))
         self.pool = ThreadPoolExecutor(self.num_threads)
 
-    def __call__(self, engine: Engine) -> None:
+    def __call__(self, engine: Any) -> None:
         self.flush()  # at most one batch waits
         batch, images = engine.state.batch, engine.state.output[Keys.PRED]
         if self.pool is None:

@@ -39,7 +39,7 @@ class TrainingState:
         optimizer: Optimizer,
         scheduler: LRScheduler | None = None,
         every: int = 1,
-        watched: Engine | None = None,
+        watched: Any = None,
     ) -> None:
         self.folder = Path(folder)
         self.network, self.optimizer, self.scheduler = network, optimizer, scheduler

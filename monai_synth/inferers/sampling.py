@@ -70,7 +70,7 @@ class SamplingInferer(Inferer):
         return scheduler
 
     @torch.no_grad()
-    def __call__(
+    def __call__(  # type: ignore[override]  # an Inferer's keywords are its own
         self, inputs: Tensor, network: nn.Module, context: Tensor, empty: Tensor, *args: Any, **kwargs: Any
     ) -> Tensor:
         """

@@ -38,5 +38,7 @@ class WeightedCrossEntropy(nn.Module):
             logits: shape (B, K).
             target: "label" (B,), 0 to K - 1, and "weight" (B,).
         """
-        each = F.cross_entropy(logits.float(), target["label"].long(), reduction="none", label_smoothing=self.label_smoothing)
+        each = F.cross_entropy(
+            logits.float(), target["label"].long(), reduction="none", label_smoothing=self.label_smoothing
+        )
         return (target["weight"] * each).mean()

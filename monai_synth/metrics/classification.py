@@ -50,7 +50,8 @@ def classification_metrics(
         "accuracy": float((labels == predicted).mean()),
         "majority_share": float(np.bincount(labels).max() / len(labels)),
         "recall": {
-            name: (float(value) if label in present else None) for label, (name, value) in enumerate(zip(class_names, recall))
+            name: (float(value) if label in present else None)
+            for label, (name, value) in enumerate(zip(class_names, recall))
         },
         "confusion_matrix": confusion_matrix(labels, predicted, labels=range(num_classes)).tolist(),
     }

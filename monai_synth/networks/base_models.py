@@ -6,6 +6,7 @@ import hashlib
 import os
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 EMBEDDED = {"nano": Path(__file__).resolve().parents[1] / "assets" / "nano"}
 WEIGHTED_PARTS = ("unet", "vae", "text_encoder")
@@ -40,7 +41,7 @@ def resolve_base_model(name: str) -> Path:
 def _checked(folder: Path, name: str) -> Path:
     if not (folder / "model_index.json").is_file():
         raise FileNotFoundError(
-            f"The base model {name!r} in {folder} has no model_index.json, so it is not a pipeline in diffusers' format."
+            f"The base model {name!r} in {folder} has no model_index.json: it is no pipeline in diffusers' format."
         )
     for part in WEIGHTED_PARTS:
         if not list((folder / part).glob("*.safetensors")):
@@ -56,7 +57,7 @@ def _from_hub(name: str) -> Path:
     from huggingface_hub import snapshot_download
 
     repo, _, revision = name.partition("@")
-    options = {"revision": revision or None, "allow_patterns": READ}
+    options: dict[str, Any] = {"revision": revision or None, "allow_patterns": READ}
     try:
         return Path(snapshot_download(repo, local_files_only=True, **options))
     except Exception:  # not in the cache: ask the hub, once

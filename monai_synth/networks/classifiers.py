@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -28,12 +29,15 @@ class ImageClassifier(nn.Module):
         FileNotFoundError: when the checkpoint is missing.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, name: str, num_classes: int, checkpoint: str | None = None, dropout: float = 0.0) -> None:
         super().__init__()
         if not timm.is_model(name):
             raise ValueError(f"timm has no model {name!r}. timm.list_models() lists them all.")
-        self.backbone = timm.create_model(name, pretrained=False, num_classes=num_classes, drop_rate=dropout)
-        config = self.backbone.pretrained_cfg
+        self.backbone: Any = timm.create_model(name, pretrained=False, num_classes=num_classes, drop_rate=dropout)
+        config: Any = self.backbone.pretrained_cfg
         self.register_buffer("mean", torch.tensor(config.get("mean", (0.5,) * 3)).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(config.get("std", (0.5,) * 3)).view(1, 3, 1, 1))
         if checkpoint:

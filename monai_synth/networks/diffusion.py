@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
@@ -32,21 +33,19 @@ class LatentDiffusion:
         ValueError: for a pipeline that is not a Stable Diffusion 1.x or 2.x.
     """
 
-    def __init__(
-        self, base_model: str, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
-    ) -> None:
+    def __init__(self, base_model: str, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> None:
         self.base_model = base_model
         self.folder: Path = resolve_base_model(base_model)
         self.device = torch.device(device)
         if not (self.folder / "unet").is_dir() or (self.folder / "text_encoder_2").is_dir():
             raise ValueError(f"{base_model!r} is not a Stable Diffusion 1.x or 2.x; only those can be used.")
-        options = {"use_safetensors": True, "torch_dtype": dtype, "local_files_only": True}
+        options: dict[str, Any] = {"use_safetensors": True, "torch_dtype": dtype, "local_files_only": True}
         options |= self._variant()
-        self.autoencoder = self._frozen(AutoencoderKL.from_pretrained(self.folder / "vae", **options))
-        self.unet = self._frozen(UNet2DConditionModel.from_pretrained(self.folder / "unet", **options))
-        self.text_encoder = self._frozen(CLIPTextModel.from_pretrained(self.folder / "text_encoder", **options))
-        self.tokenizer = CLIPTokenizer.from_pretrained(self.folder / "tokenizer", local_files_only=True)
-        self.noise_scheduler = DDPMScheduler.from_pretrained(self.folder / "scheduler")
+        self.autoencoder: Any = self._frozen(AutoencoderKL.from_pretrained(self.folder / "vae", **options))
+        self.unet: Any = self._frozen(UNet2DConditionModel.from_pretrained(self.folder / "unet", **options))
+        self.text_encoder: Any = self._frozen(CLIPTextModel.from_pretrained(self.folder / "text_encoder", **options))
+        self.tokenizer: Any = CLIPTokenizer.from_pretrained(self.folder / "tokenizer", local_files_only=True)
+        self.noise_scheduler: Any = DDPMScheduler.from_pretrained(self.folder / "scheduler")
         if self.prediction_type not in ("epsilon", "v_prediction"):
             raise ValueError(f"{base_model!r} predicts {self.prediction_type!r}; epsilon and v_prediction can be used.")
 
@@ -64,7 +63,7 @@ class LatentDiffusion:
 
     @property
     def prediction_type(self) -> str:
-        """"epsilon" or "v_prediction"."""
+        """ "epsilon" or "v_prediction"."""
         return str(self.noise_scheduler.config.prediction_type)
 
     @property
@@ -110,14 +109,16 @@ class LatentDiffusion:
         return (self.autoencoder.decode(latents).sample.float() / 2 + 0.5).clamp(0, 1)
 
     def token_ids(self, prompts: list[str]) -> Tensor:
-        """Token ids of prompts, shape (B, 77); a prompt that does not fit is cut, with a warning that shows the rest."""
+        """Token ids of prompts, shape (B, 77); one that does not fit is cut, with a warning that shows the rest."""
         for prompt in dict.fromkeys(prompts):
             ids = self.tokenizer(prompt).input_ids
             if len(ids) > self.tokenizer.model_max_length:
                 lost = self.tokenizer.decode(ids[self.tokenizer.model_max_length - 1 : -1])
                 logger.warning(
                     "A prompt has %d tokens and the text encoder sees %d; it does not see: %s",
-                    len(ids), self.tokenizer.model_max_length, lost,
+                    len(ids),
+                    self.tokenizer.model_max_length,
+                    lost,
                 )
         options = {"padding": "max_length", "truncation": True, "return_tensors": "pt"}
         return self.tokenizer(prompts, max_length=self.tokenizer.model_max_length, **options).input_ids

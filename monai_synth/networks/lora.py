@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-
 from diffusers import StableDiffusionPipeline
 from diffusers.utils import convert_state_dict_to_diffusers
 from peft import LoraConfig, get_peft_model_state_dict
@@ -34,8 +33,8 @@ class Denoiser(nn.Module):
 
     def __init__(self, diffusion: LatentDiffusion) -> None:
         super().__init__()
-        self.unet = diffusion.unet
-        self.text_encoder = diffusion.text_encoder
+        self.unet: Any = diffusion.unet
+        self.text_encoder: Any = diffusion.text_encoder
 
     def forward(self, x: Tensor, timesteps: Tensor | None = None, context: Tensor | None = None) -> Tensor:
         """The prediction for noisy latents.
@@ -128,9 +127,7 @@ def save_adapter(network: LoRADenoiser, folder: str | Path, metadata: dict[str, 
         StableDiffusionPipeline.save_lora_weights(
             scratch,
             unet_lora_layers=convert_state_dict_to_diffusers(get_peft_model_state_dict(network.unet)),
-            text_encoder_lora_layers=(
-                convert_state_dict_to_diffusers(_text_state(text)) if text is not None else None
-            ),
+            text_encoder_lora_layers=(convert_state_dict_to_diffusers(_text_state(text)) if text is not None else None),
             unet_lora_adapter_metadata=_peft_metadata(network.unet),
             text_encoder_lora_adapter_metadata=_peft_metadata(text) if text is not None else None,
         )
@@ -146,7 +143,7 @@ def _text_state(text_encoder: nn.Module) -> dict[str, Tensor]:
     return get_peft_model_state_dict(text_encoder, adapter_name="default")
 
 
-def _peft_metadata(module: nn.Module) -> dict[str, Any]:
+def _peft_metadata(module: Any) -> dict[str, Any]:
     config = module.peft_config["default"].to_dict()
     return {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}
 

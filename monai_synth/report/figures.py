@@ -65,8 +65,14 @@ def draw_real_and_synthetic(
         num_columns,
         figsize=(TILE_INCHES * num_columns + 1.5, TILE_INCHES * len(lines)),
         squeeze=False,
-        gridspec_kw={"wspace": 0.04, "hspace": 0.06, "left": 1.5 / (TILE_INCHES * num_columns + 1.5), "right": 0.995,
-                     "top": 0.995, "bottom": 0.005},
+        gridspec_kw={
+            "wspace": 0.04,
+            "hspace": 0.06,
+            "left": 1.5 / (TILE_INCHES * num_columns + 1.5),
+            "right": 0.995,
+            "top": 0.995,
+            "bottom": 0.005,
+        },
     )
     for line, (name, origin, records) in enumerate(lines):
         members = [record for record in records if record["class_name"] == name][:num_columns]

@@ -93,7 +93,11 @@ class EncodePromptd(MapTransform):
     """
 
     def __init__(
-        self, keys: KeysCollection, diffusion: LatentDiffusion, token_ids: bool = False, allow_missing_keys: bool = False
+        self,
+        keys: KeysCollection,
+        diffusion: LatentDiffusion,
+        token_ids: bool = False,
+        allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         self.diffusion, self.token_ids = diffusion, token_ids

@@ -64,7 +64,9 @@ class ResizeCrop(Transform):
         scale = self.size / min(height, width)
         shape = (max(self.size, round(height * scale)), max(self.size, round(width * scale)))
         if shape != (height, width):
-            image = F.interpolate(image[None], shape, mode="bicubic", antialias=True, align_corners=False)[0].clamp(0, 1)
+            image = F.interpolate(image[None], shape, mode="bicubic", antialias=True, align_corners=False)[0].clamp(
+                0, 1
+            )
         top, left = (shape[0] - self.size) // 2, (shape[1] - self.size) // 2
         return image[:, top : top + self.size, left : left + self.size]
 

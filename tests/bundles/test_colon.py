@@ -14,8 +14,9 @@ import jsonschema
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
-from monai.bundle import ConfigParser, ConfigWorkflow, ckpt_export, verify_net_in_out
+from monai.bundle import ConfigParser, ConfigWorkflow, ckpt_export
 from monai.bundle import run as run_bundle
+from monai.bundle import verify_net_in_out
 
 from monai_synth.data import is_marked_synthetic, load_datalist
 from monai_synth.utils import hold_folder, read_json, release_folder, sha256_of
@@ -53,7 +54,9 @@ def run(config, settings, **more):
     known = ConfigParser.load_config_file(CONFIGS / "train.json").keys() | {"adapter_batch_size"}
     given = {key: value for key, value in {**settings, **more}.items()}
     names = config if isinstance(config, list) else [config]
-    keys = set().union(*(ConfigParser.load_config_file(CONFIGS / f"{name}.json") for name in names)) | (known & set(more))
+    keys = set().union(*(ConfigParser.load_config_file(CONFIGS / f"{name}.json") for name in names)) | (
+        known & set(more)
+    )
     given = {key: value for key, value in given.items() if key in keys or key in more}
     files = [str(CONFIGS / f"{name}.json") for name in names]
     try:
@@ -106,10 +109,11 @@ def test_the_main_job_goes_from_a_folder_to_a_table(settings, capsys):
     assert "a split is made once" in root_message(error) and "seed: 0 -> 1" in root_message(error)
 
     run(["train", "evaluate"], settings)
-    run("inference", settings, dataset_dir=settings["dataset_dir"], output_dir=str(out / "new"), classifier="test_resnet",
-        class_names=["benign", "malignant"])  # fmt: skip
+    run("inference", settings, output_dir=str(out / "new"), class_names=["benign", "malignant"])
     rows = list(csv.DictReader(open(out / "new" / "predictions.csv")))
-    assert len(rows) == 40 and all(0.99 < float(row["prob_benign"]) + float(row["prob_malignant"]) < 1.01 for row in rows)
+    assert len(rows) == 40 and all(
+        0.99 < float(row["prob_benign"]) + float(row["prob_malignant"]) < 1.01 for row in rows
+    )
 
 
 def test_stages_run_one_by_one_and_images_are_added(settings):
@@ -144,11 +148,21 @@ def test_a_killed_fine_tuning_ends_with_the_same_adapter(settings, tmp_path):
         given = {**settings, "max_steps": 200, "output_dir": str(output_dir)}
         keys = ConfigParser.load_config_file(CONFIGS / "train_diffusion.json")
         pairs = [word for key, value in given.items() if key in keys for word in (f"--{key}", str(value))]
-        return [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(CONFIGS / "train_diffusion.json"), *pairs]
+        return [
+            sys.executable,
+            "-m",
+            "monai.bundle",
+            "run",
+            "--config_file",
+            str(CONFIGS / "train_diffusion.json"),
+            *pairs,
+        ]
 
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     subprocess.run(command(tmp_path / "whole"), check=True, env=environment, capture_output=True)
-    killed = subprocess.Popen(command(tmp_path / "parts"), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    killed = subprocess.Popen(
+        command(tmp_path / "parts"), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     state = tmp_path / "parts" / "adapter" / "state_1.json"
     deadline = time.time() + 120
     while not state.exists() and killed.poll() is None and time.time() < deadline:

@@ -23,7 +23,10 @@ def count(dataset):
 
 def test_policies_take_what_they_say():
     assert count(RealSyntheticDataset(REAL, SYNTHETIC, "none")) == {("real", "a"): 5, ("real", "b"): 5}
-    assert count(RealSyntheticDataset(REAL, SYNTHETIC, "synthetic", 10)) == {("synthetic", "a"): 10, ("synthetic", "b"): 10}
+    assert count(RealSyntheticDataset(REAL, SYNTHETIC, "synthetic", 10)) == {
+        ("synthetic", "a"): 10,
+        ("synthetic", "b"): 10,
+    }
     both = RealSyntheticDataset(REAL, SYNTHETIC, "real+synthetic", 10)
     assert count(both) == {("real", "a"): 5, ("real", "b"): 5, ("synthetic", "a"): 10, ("synthetic", "b"): 10}
 

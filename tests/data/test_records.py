@@ -5,18 +5,20 @@ from monai_synth.data import check_wall, class_names_of, load_datalist, save_dat
 
 
 def record(name, role="shots", **fields):
-    return {"image": f"/data/{name}.png", "label": 0, "class_name": "a", "group": name, "origin": "real", "sha256": name,
-            "role": role, **fields}  # fmt: skip
+    known = {"label": 0, "class_name": "a", "origin": "real", "role": role}
+    return {"image": f"/data/{name}.png", "group": name, "sha256": name, **known, **fields}
 
 
 def test_a_datalist_comes_back_as_it_was_and_monai_reads_it(tmp_path):
-    records = [{**record(name, role), "image": str(tmp_path / "images" / f"{name}.png")}
-               for name, role in [("x", "shots"), ("y", "train"), ("v", "val"), ("t", "test")]]  # fmt: skip
+    roles = [("x", "shots"), ("y", "train"), ("v", "val"), ("t", "test")]
+    records = [{**record(name, role), "image": str(tmp_path / "images" / f"{name}.png")} for name, role in roles]
     path = tmp_path / "run" / "datalist.json"
     save_datalist(path, records, ["a"], tmp_path / "images", note="kept")
     assert load_datalist(path) == records
     assert class_names_of(path) == ["a"]
-    by_monai = load_decathlon_datalist(path, is_segmentation=False, data_list_key="validation", base_dir=tmp_path / "images")
+    by_monai = load_decathlon_datalist(
+        path, is_segmentation=False, data_list_key="validation", base_dir=tmp_path / "images"
+    )
     assert by_monai[0]["image"] == records[2]["image"]
 
 

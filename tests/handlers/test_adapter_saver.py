@@ -25,5 +25,3 @@ def test_the_adapter_is_written_with_its_steps_and_survives_a_failed_write(minia
     with pytest.raises(OSError, match="No space left"):
         engine.run([0, 1, 2], max_epochs=3)
     assert sha256_of(path) == before and [item.name for item in tmp_path.iterdir()] == [path.name]
-
-

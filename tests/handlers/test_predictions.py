@@ -23,8 +23,9 @@ def evaluate(folder, records):
 
 def test_predictions_and_metrics_are_written(tmp_path):
     rows = [([0.9, 0.1], 0), ([0.2, 0.8], 0), ([0.3, 0.7], 1)]
-    evaluate(tmp_path, [{"image": torch.tensor(p), "label": label, "origin": "real", "image_path": f"i{n}", "group": "g"}
-                        for n, (p, label) in enumerate(rows)])  # fmt: skip
+    common = {"origin": "real", "group": "g"}
+    records = [{**common, "image": torch.tensor(p), "label": k, "image_path": f"i{n}"} for n, (p, k) in enumerate(rows)]
+    evaluate(tmp_path, records)
     metrics = read_json(tmp_path / "metrics.json")
     assert metrics["balanced_accuracy"] == 0.75 and metrics["shots"] == 5
     written = list(csv.DictReader(open(tmp_path / "predictions.csv")))

@@ -45,7 +45,11 @@ def test_every_image_is_marked_and_recorded(run, tmp_path):
     assert Counter(record["class_name"] for record in records) == {"a": 3, "b": 3}
     for record, request in zip(records, REQUESTS):
         assert record["origin"] == "synthetic" and record["guidance_scale"] == 2.0
-        assert (record["seed"], record["prompt"], record["label"]) == (request["seed"], request["prompt"], request["label"])
+        assert (record["seed"], record["prompt"], record["label"]) == (
+            request["seed"],
+            request["prompt"],
+            request["label"],
+        )
         assert is_marked_synthetic(record["image"])
         assert record["sha256"] == hashes[record["image"].rsplit("/", 1)[1]]
 
@@ -54,8 +58,8 @@ def test_any_batch_size_draws_the_same_images(run, tmp_path):
     run(tmp_path / "two")
     run(tmp_path / "five", batch_size=5)
     for path in (tmp_path / "two").rglob("*.png"):
-        first, second = (torch.tensor(list(Image.open(tmp_path / name / path.relative_to(tmp_path / "two")).tobytes()))
-                         for name in ("two", "five"))  # fmt: skip
+        twin = tmp_path / "five" / path.relative_to(tmp_path / "two")
+        first, second = (torch.tensor(list(Image.open(name).tobytes())) for name in (path, twin))
         assert int((first - second).abs().max()) <= 1
 
 

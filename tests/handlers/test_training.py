@@ -85,7 +85,9 @@ def test_random_numbers_follow_from_seed_and_epoch():
     for epochs in (1, 3):
         trainer, _, _ = make_trainer(epochs=epochs)
         losses = seen.setdefault(epochs, [])
-        trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda engine: losses.append(engine.state.output["loss"].item()))
+        trainer.add_event_handler(
+            Events.ITERATION_COMPLETED, lambda engine: losses.append(engine.state.output["loss"].item())
+        )
         trainer.run()
     assert seen[1] == seen[3][:3]
     assert len(set(seen[3])) == 9
@@ -116,7 +118,9 @@ def test_a_loss_that_is_no_number_stops_before_the_weights_change(tmp_path):
     trainer, network, _ = make_trainer(tmp_path, epochs=2, extra=[StopOnNonFiniteLoss("Lower --rate.")])
     trainer.run()
     kept = network.weight.clone()
-    broken, network, _ = make_trainer(tmp_path, epochs=4, extra=[StopOnNonFiniteLoss("Lower --rate.")], scale=float("nan"))
+    broken, network, _ = make_trainer(
+        tmp_path, epochs=4, extra=[StopOnNonFiniteLoss("Lower --rate.")], scale=float("nan")
+    )
     with pytest.raises(RuntimeError, match="The loss is nan at step 7. .*last good state.* Lower --rate."):
         broken.run()
     assert torch.equal(network.weight, kept)

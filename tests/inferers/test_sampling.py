@@ -52,11 +52,17 @@ def test_guidance_one_and_an_empty_interval_ask_the_network_once(diffusion):
     noise, _, _, features = SamplingPrepareBatch(diffusion, 32)(batch)
     network = Counting(diffusion)
     free = SamplingInferer(diffusion, 4, guidance_scale=1.0)(noise, network, **features)
-    nowhere = SamplingInferer(diffusion, 4, guidance_scale=5.0, guidance_interval=(1e6, 2e6))(noise, network, **features)
+    nowhere = SamplingInferer(diffusion, 4, guidance_scale=5.0, guidance_interval=(1e6, 2e6))(
+        noise, network, **features
+    )
     assert calls == [1] * 8
     torch.testing.assert_close(free, nowhere)
-    everywhere = SamplingInferer(diffusion, 4, guidance_scale=5.0, guidance_interval=(0, 1e6))(noise, network, **features)
-    torch.testing.assert_close(everywhere, SamplingInferer(diffusion, 4, guidance_scale=5.0)(noise, network, **features))
+    everywhere = SamplingInferer(diffusion, 4, guidance_scale=5.0, guidance_interval=(0, 1e6))(
+        noise, network, **features
+    )
+    torch.testing.assert_close(
+        everywhere, SamplingInferer(diffusion, 4, guidance_scale=5.0)(noise, network, **features)
+    )
     assert calls[8:] == [2] * 8
 
 

@@ -14,7 +14,9 @@ def test_unit_weights_give_the_plain_cross_entropy():
     torch.manual_seed(0)
     logits, label = torch.randn(6, 3), torch.tensor([0, 1, 2, 0, 1, 2])
     target = {"label": label, "weight": torch.ones(6)}
-    torch.testing.assert_close(WeightedCrossEntropy(0.1)(logits, target), F.cross_entropy(logits, label, label_smoothing=0.1))
+    torch.testing.assert_close(
+        WeightedCrossEntropy(0.1)(logits, target), F.cross_entropy(logits, label, label_smoothing=0.1)
+    )
 
 
 def test_an_image_of_weight_zero_does_not_count():

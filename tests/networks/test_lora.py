@@ -87,7 +87,9 @@ def test_plain_diffusers_draws_the_same_pixels(miniature, tmp_path, kind, with_t
     pipeline.set_progress_bar_config(disable=True)
     plain = pipeline(batch["prompt"], latents=noise, num_inference_steps=4, guidance_scale=3.0, output_type="pt").images
     pipeline.load_lora_weights(tmp_path)
-    adapted = pipeline(batch["prompt"], latents=noise, num_inference_steps=4, guidance_scale=3.0, output_type="pt").images
+    adapted = pipeline(
+        batch["prompt"], latents=noise, num_inference_steps=4, guidance_scale=3.0, output_type="pt"
+    ).images
     torch.testing.assert_close(images, adapted.float(), atol=2e-5, rtol=0)
     assert (plain - adapted).abs().max() > 1e-3  # the adapter does something
 
@@ -107,7 +109,9 @@ def test_an_adapter_of_another_base_is_refused(miniature, tmp_path):
     diffusion, network = trained(miniature())
     save_adapter(network, tmp_path, {"base_fingerprint": diffusion.fingerprint, "base_model": "first"})
     other = LatentDiffusion(str(miniature("epsilon", seed=5)))
-    with pytest.raises(ValueError, match=f"belongs to the base 'first' .{diffusion.fingerprint[:12]}.*{other.fingerprint[:12]}"):
+    with pytest.raises(
+        ValueError, match=f"belongs to the base 'first' .{diffusion.fingerprint[:12]}.*{other.fingerprint[:12]}"
+    ):
         load_adapter(other, tmp_path)
 
 

@@ -5,7 +5,14 @@ from PIL import Image
 from monai_synth.report import draw_confusion, draw_real_and_synthetic, results_table
 from monai_synth.utils import write_json
 
-NUMBERS = {"balanced_accuracy": 0.5, "macro_f1": 0.25, "auroc": None, "accuracy": 0.75, "num_images": 8, "majority_share": 0.5}
+NUMBERS = {
+    "balanced_accuracy": 0.5,
+    "macro_f1": 0.25,
+    "auroc": None,
+    "accuracy": 0.75,
+    "num_images": 8,
+    "majority_share": 0.5,
+}
 
 
 def test_a_line_for_each_arm(tmp_path):

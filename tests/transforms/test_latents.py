@@ -38,7 +38,9 @@ def test_the_autoencoder_runs_once_under_a_cache(miniature):
     encode = diffusion.encode
     diffusion.encode = lambda images: calls.append(len(images)) or encode(images)
     steps = [EncodeLatentd("image", diffusion), EncodePromptd("prompt", diffusion), RandLatentViewd("image")]
-    dataset = CacheDataset([{"image": torch.rand(3, 32, 32), "prompt": "x"}], Compose(steps), progress=False, num_workers=1)
+    dataset = CacheDataset(
+        [{"image": torch.rand(3, 32, 32), "prompt": "x"}], Compose(steps), progress=False, num_workers=1
+    )
     first, second = dataset[0], dataset[0]
     assert calls == [8]
     assert not torch.equal(first["image"], second["image"])

@@ -37,14 +37,14 @@ def test_a_reader_never_sees_a_part(tmp_path):
 
 def test_states_come_back_as_they_were(tmp_path):
     shared = torch.arange(6.0).view(2, 3)
-    state = {"epoch": 3, "rate": 0.5, "none": None, "names": ["a", "b"], "flag": True,
-             "optimizer": {"state": {0: {"step": torch.tensor(7.0), "exp_avg": shared.t()}, 1: {}}, "groups": [{"lr": 1}]}}  # fmt: skip
+    plain = {"epoch": 3, "rate": 0.5, "none": None, "names": ["a", "b"], "flag": True}
+    moments = {0: {"step": torch.tensor(7.0), "exp_avg": shared.t()}, 1: {}}
+    state = {**plain, "optimizer": {"state": moments, "groups": [{"lr": 1}]}}
     save_tensors(tmp_path / "state.safetensors", state)
     back = load_tensors(tmp_path / "state.safetensors")
     assert torch.equal(back["optimizer"]["state"][0].pop("exp_avg"), shared.t())
     assert torch.equal(back["optimizer"]["state"][0].pop("step"), torch.tensor(7.0))
-    assert back == {"epoch": 3, "rate": 0.5, "none": None, "names": ["a", "b"], "flag": True,
-                    "optimizer": {"state": {0: {}, 1: {}}, "groups": [{"lr": 1}]}}  # fmt: skip
+    assert back == {**plain, "optimizer": {"state": {0: {}, 1: {}}, "groups": [{"lr": 1}]}}
 
 
 def test_what_is_not_plain_is_not_stored(tmp_path):

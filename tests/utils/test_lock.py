@@ -5,7 +5,13 @@ import pytest
 
 from monai_synth.utils import hold_folder, release_folder
 
-HOLD = "import sys,time; from monai_synth.utils import hold_folder; hold_folder(sys.argv[1]); print('held', flush=True); time.sleep(60)"
+HOLD = """
+import sys, time
+from monai_synth.utils import hold_folder
+hold_folder(sys.argv[1])
+print("held", flush=True)
+time.sleep(60)
+"""
 
 
 def test_a_second_run_is_refused_until_the_first_dies(tmp_path):

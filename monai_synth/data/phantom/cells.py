@@ -79,7 +79,9 @@ def _outline(canvas: Canvas, center: Array, radius: float, roughness: float) -> 
     angle = canvas.uniform(0, np.pi)
     stretch = canvas.uniform(0.88, 1.0)
     distance = ellipse(canvas.x, canvas.y, tuple(center), (radius, radius * stretch), angle)
-    distance = distance + np.float32(radius * roughness) * smooth_noise(canvas.rng, max(3, int(2.2 / radius)), canvas.size)
+    distance = distance + np.float32(radius * roughness) * smooth_noise(
+        canvas.rng, max(3, int(2.2 / radius)), canvas.size
+    )
     if canvas.rng.random() < 0.08:  # a bleb
         turn = canvas.uniform(0, 2 * np.pi)
         place = center + radius * np.array([np.cos(turn), np.sin(turn)])
@@ -132,8 +134,12 @@ def _red_cell(canvas: Canvas, place: Array, radius: float, pallor: float, tone: 
 
 def _platelet_fleck(canvas: Canvas, place: Array, radius: float) -> None:
     rng = canvas.rng
-    distance = ellipse(canvas.x, canvas.y, tuple(place), (radius, radius * canvas.uniform(0.6, 1.0)), canvas.uniform(0, 3))
-    distance = distance + np.float32(0.22 * radius) * smooth_noise(rng, int(np.clip(2.0 / radius, 3, canvas.size // 2)), canvas.size)
+    distance = ellipse(
+        canvas.x, canvas.y, tuple(place), (radius, radius * canvas.uniform(0.6, 1.0)), canvas.uniform(0, 3)
+    )
+    distance = distance + np.float32(0.22 * radius) * smooth_noise(
+        rng, int(np.clip(2.0 / radius, 3, canvas.size // 2)), canvas.size
+    )
     points = place + rng.normal(0, radius * 0.42, (rng.integers(12, 40), 2))
     dots = np.clip(speckles(rng, canvas.size, points, radius * 0.2), 0, 1.5)
     mask = soft(distance, canvas.edge)
@@ -150,7 +156,9 @@ def _chromatin(canvas: Canvas, distance: Array, radius: float, density: float, c
     return mask * np.clip(density * (1.0 + clumps * texture + 0.18 * rim), 0.15, None)
 
 
-def _nucleus(canvas: Canvas, distance: Array, body: Body, density: float, clumps: float = 0.16, grain: float = 0.22) -> Array:
+def _nucleus(
+    canvas: Canvas, distance: Array, body: Body, density: float, clumps: float = 0.16, grain: float = 0.22
+) -> Array:
     """Lays a nucleus down and gives its mask; it covers what lies beneath."""
     distance = np.maximum(distance, body.distance + np.float32(0.02 * body.radius))
     mask = soft(distance, canvas.edge)
@@ -188,11 +196,11 @@ def _lobes(canvas: Canvas, body: Body, count: int, size: float) -> Array:
     angles = start + turn * np.linspace(0, span, count) + canvas.rng.normal(0, 0.12, count)
     reach = body.radius * canvas.rng.uniform(0.38, 0.56, count)
     places = body.center + np.stack([np.cos(angles), np.sin(angles)], axis=1) * reach[:, None]
-    distance = None
+    distance = np.full_like(canvas.x, 10.0)  # far outside
     for place in places:
         radii = body.radius * size * canvas.rng.uniform(0.85, 1.2) * np.array([1.0, canvas.uniform(0.68, 1.0)])
         lobe = ellipse(canvas.x, canvas.y, tuple(place), tuple(radii), canvas.uniform(0, np.pi))
-        distance = lobe if distance is None else smooth_union(distance, lobe, 0.05 * body.radius)
+        distance = smooth_union(distance, lobe, 0.05 * body.radius)
     for before, after in zip(places[:-1], places[1:]):
         bridge = capsule(canvas.x, canvas.y, before, after, body.radius * canvas.uniform(0.05, 0.13))
         distance = smooth_union(distance, bridge, 0.08 * body.radius)
@@ -252,7 +260,9 @@ def _eosinophil(canvas: Canvas, body: Body) -> None:
 
 def _basophil(canvas: Canvas, body: Body) -> None:
     _cytoplasm(canvas, body, canvas.uniform(0.12, 0.3), canvas.uniform(0.03, 0.12), 0.25)
-    _nucleus(canvas, _round_nucleus(canvas, body, canvas.uniform(0.62, 0.85), 0.12, 0.10), body, canvas.uniform(0.6, 0.95))
+    _nucleus(
+        canvas, _round_nucleus(canvas, body, canvas.uniform(0.62, 0.85), 0.12, 0.10), body, canvas.uniform(0.6, 0.95)
+    )
     grain = body.radius * canvas.uniform(0.06, 0.095)
     _granules(canvas, body, AZURE, int(canvas.uniform(70, 200)), grain, canvas.uniform(0.8, 1.4))
 
@@ -260,7 +270,9 @@ def _basophil(canvas: Canvas, body: Body) -> None:
 def _lymphocyte(canvas: Canvas, body: Body) -> None:
     _cytoplasm(canvas, body, canvas.uniform(0.25, 0.6), 0.02, 0.15, 0.3)
     size = canvas.uniform(0.74, 0.95)
-    distance = _round_nucleus(canvas, body, size, 0.9 * (1 - size), 0.02, canvas.rng.choice([0.0, 0.25], p=[0.75, 0.25]))
+    distance = _round_nucleus(
+        canvas, body, size, 0.9 * (1 - size), 0.02, canvas.rng.choice([0.0, 0.25], p=[0.75, 0.25])
+    )
     _nucleus(canvas, distance, body, canvas.uniform(1.0, 1.5), 0.13, 0.34)
 
 

@@ -110,7 +110,9 @@ def render(concentrations: np.ndarray, patient: Patient, rng: np.random.Generato
     image = gaussian_filter(image, (0, sigma, sigma), mode="nearest", truncate=3.0)
     if patient.sharpening > 0:
         radius = max(0.7, 1.5 * sigma)
-        image += patient.sharpening * (image - gaussian_filter(image, (0, radius, radius), mode="nearest", truncate=2.5))
+        image += patient.sharpening * (
+            image - gaussian_filter(image, (0, radius, radius), mode="nearest", truncate=2.5)
+        )
     if patient.vignetting > 0:
         axis = np.linspace(-1.0, 1.0, side, dtype=np.float32)
         image *= 1.0 - patient.vignetting * 0.5 * (axis[:, None] ** 2 + axis[None] ** 2)

@@ -70,7 +70,13 @@ def draw_tissue(class_name: str, rng: np.random.Generator, patient: Patient, siz
     x, y = grid(size)
     unit = float(np.clip(0.055 * patient.scale * np.exp(rng.normal(0.0, 0.2)), 0.026, 0.11))
     section = Section(
-        rng, size, unit, x, y, np.zeros((len(HE_STAINS), size, size), np.float32), np.zeros((size, size), np.float32),
+        rng,
+        size,
+        unit,
+        x,
+        y,
+        np.zeros((len(HE_STAINS), size, size), np.float32),
+        np.zeros((size, size), np.float32),
         np.float32(rng.uniform(0.1, 0.3)) * smooth_noise(rng, int(np.clip(5.0 / unit, 4, size // 2)), size),
     )
     PARTS[class_name](section)
@@ -119,13 +125,29 @@ def _colon_normal(section: Section) -> None:
     tone = section.uniform(0.85, 1.35)
     for place in points[(np.abs(points) < 1 + reach * stretch).all(axis=1)]:
         radius = reach * section.uniform(0.85, 1.12)
-        _crypt(section, place, radius, stretch * section.uniform(0.9, 1.1), turn + rng.normal(0, 0.15), mucin, vesicles, tone)
+        _crypt(
+            section,
+            place,
+            radius,
+            stretch * section.uniform(0.9, 1.1),
+            turn + rng.normal(0, 0.15),
+            mucin,
+            vesicles,
+            tone,
+        )
     if rng.random() < 0.4:
         _red_cells(section, rng.uniform(-1, 1, (rng.integers(2, 15), 2)), section.uniform(0.6, 1.0))
 
 
 def _crypt(
-    section: Section, place: Array, radius: float, stretch: float, turn: float, mucin: float, vesicles: float, tone: float
+    section: Section,
+    place: Array,
+    radius: float,
+    stretch: float,
+    turn: float,
+    mucin: float,
+    vesicles: float,
+    tone: float,
 ) -> None:
     """A gland in cross section: nuclei at its border, goblet vacuoles within, a small lumen in the middle."""
     rng, unit = section.rng, section.unit
@@ -148,8 +170,14 @@ def _crypt(
         keep &= rng.random(count) < mucin * share
         holes = np.zeros_like(section.cover)
         bubble = make_nuclei(
-            rng, place + circle[keep] * depth * rng.uniform(0.9, 1.1, (keep.sum(), 1)), radius * length * 0.95,
-            min(0.95, 2.3 * unit / (radius * length)), outward[keep], 1.0, 0.15, rim=0.0,
+            rng,
+            place + circle[keep] * depth * rng.uniform(0.9, 1.1, (keep.sum(), 1)),
+            radius * length * 0.95,
+            min(0.95, 2.3 * unit / (radius * length)),
+            outward[keep],
+            1.0,
+            0.15,
+            rim=0.0,
         )
         stamp(np.zeros_like(holes), holes, bubble, np.zeros_like(holes), rng)
         section.stains[EOSIN] *= 1 - 0.88 * vesicles * holes
@@ -157,14 +185,27 @@ def _crypt(
     lumen = soft(ellipse(section.x, section.y, tuple(place), (radius * 0.16 * stretch, radius * 0.12), turn), 0.03)
     section.stains[EOSIN] *= 1 - 0.8 * lumen
     nuclei = make_nuclei(
-        rng, place + circle * rng.normal(0.91, 0.025, (count, 1)), unit * section.uniform(0.75, 0.95), 0.62,
-        outward, tone, 0.12, rim=0.25,
+        rng,
+        place + circle * rng.normal(0.91, 0.025, (count, 1)),
+        unit * section.uniform(0.75, 0.95),
+        0.62,
+        outward,
+        tone,
+        0.12,
+        rim=0.25,
     )
     section.lay(nuclei)
 
 
 def _glands(
-    section: Section, hills: int, lumen_at: float, edge_at: float, spacing: float, aspect: float, upright: bool, **look: float
+    section: Section,
+    hills: int,
+    lumen_at: float,
+    edge_at: float,
+    spacing: float,
+    aspect: float,
+    upright: bool,
+    **look: float,
 ) -> Array:
     """Irregular glands along the levels of a random landscape, crowded with nuclei; gives the lumen mask."""
     rng, size, unit = section.rng, section.size, section.unit
@@ -184,13 +225,28 @@ def _glands(
 
 def _colon_cancer(section: Section) -> None:
     rng, unit, size = section.rng, section.unit, section.size
-    _stroma(section, section.uniform(0.3, 0.65), section.uniform(-0.2, 0.5), section.uniform(0.05, 0.3), section.uniform(0.1, 0.6))
+    _stroma(
+        section,
+        section.uniform(0.3, 0.65),
+        section.uniform(-0.2, 0.5),
+        section.uniform(0.05, 0.3),
+        section.uniform(0.1, 0.6),
+    )
     solid = rng.random() < 0.25
     hills = section.hills(unit * section.uniform(9, 17))
     lumen = _glands(
-        section, hills, section.uniform(1.5, 2.6) if solid else section.uniform(0.5, 1.2), section.uniform(-0.9, -0.1),
-        section.uniform(1.35, 1.9), section.uniform(0.4, 0.7), rng.random() < 0.8, length=section.uniform(1.15, 1.75),
-        density=section.uniform(0.8, 1.35), spread=0.22, rim=section.uniform(0.15, 0.7), nucleolus=section.uniform(0, 0.35),
+        section,
+        hills,
+        section.uniform(1.5, 2.6) if solid else section.uniform(0.5, 1.2),
+        section.uniform(-0.9, -0.1),
+        section.uniform(1.35, 1.9),
+        section.uniform(0.4, 0.7),
+        rng.random() < 0.8,
+        length=section.uniform(1.15, 1.75),
+        density=section.uniform(0.8, 1.35),
+        spread=0.22,
+        rim=section.uniform(0.15, 0.7),
+        nucleolus=section.uniform(0, 0.35),
     )
     debris = np.clip(fractal_noise(rng, section.hills(unit * 1.5), size, 3) - section.uniform(0.2, 1.8), 0, 2)
     section.stains[EOSIN] += lumen * 0.3 * debris
@@ -204,7 +260,9 @@ def _lung_normal(section: Section) -> None:
     field, slope = level_field(rng, section.hills(unit * section.uniform(9, 16)), size, 2)
     width = section.uniform(0.14, 0.42)
     septa = soft((np.abs(field) - width) * 0.1, 0.006)
-    section.stains[EOSIN] += septa * np.clip(section.uniform(0.3, 0.55) * (1 + 0.4 * fibers(rng, size, 14, 0.5)), 0.05, None)
+    section.stains[EOSIN] += septa * np.clip(
+        section.uniform(0.3, 0.55) * (1 + 0.4 * fibers(rng, size, 14, 0.5)), 0.05, None
+    )
     section.stains[HEMATOXYLIN] += 0.06 * septa
     section.stains[EOSIN] += 0.015
     places = where(jittered_points(rng, unit * 2.1), np.clip(septa * section.uniform(0.2, 0.5), 0, 1), rng)
@@ -217,17 +275,34 @@ def _lung_normal(section: Section) -> None:
         place = rng.uniform(-0.9, 0.9, 2)
         body = soft(ellipse(section.x, section.y, tuple(place), (unit * 2.0, unit * 1.7), 0.3), 2.5 / size)
         section.stains[EOSIN] = section.stains[EOSIN] * (1 - body) + 0.22 * body
-        section.stains[PIGMENT] += body * np.clip(0.5 * fractal_noise(rng, section.hills(unit), size, 2), 0, None) * section.uniform(0, 1)
+        section.stains[PIGMENT] += (
+            body * np.clip(0.5 * fractal_noise(rng, section.hills(unit), size, 2), 0, None) * section.uniform(0, 1)
+        )
         section.lay(make_nuclei(rng, place[None] + unit * 0.5, unit * 0.8, 0.8, density=1.1))
 
 
 def _lung_cancer(section: Section) -> None:
     rng, unit, size = section.rng, section.unit, section.size
-    _stroma(section, section.uniform(0.2, 0.5), section.uniform(0.0, 0.9), section.uniform(0.05, 0.3), section.uniform(0.0, 0.4))
+    _stroma(
+        section,
+        section.uniform(0.2, 0.5),
+        section.uniform(0.0, 0.9),
+        section.uniform(0.05, 0.3),
+        section.uniform(0.0, 0.4),
+    )
     lumen = _glands(
-        section, section.hills(unit * section.uniform(5, 9)), section.uniform(0.7, 1.4), section.uniform(-0.5, 0.3),
-        section.uniform(1.6, 2.3), section.uniform(0.6, 0.9), rng.random() < 0.4, length=section.uniform(1.2, 1.9),
-        density=section.uniform(0.9, 1.5), spread=0.28, rim=section.uniform(0.2, 0.7), nucleolus=section.uniform(0.2, 0.8),
+        section,
+        section.hills(unit * section.uniform(5, 9)),
+        section.uniform(0.7, 1.4),
+        section.uniform(-0.5, 0.3),
+        section.uniform(1.6, 2.3),
+        section.uniform(0.6, 0.9),
+        rng.random() < 0.4,
+        length=section.uniform(1.2, 1.9),
+        density=section.uniform(0.9, 1.5),
+        spread=0.28,
+        rim=section.uniform(0.2, 0.7),
+        nucleolus=section.uniform(0.2, 0.8),
     )
     haze = np.clip(section.uniform(-0.3, 0.5) + 0.2 * fractal_noise(rng, 6, size, 2), 0, 1)
     section.stains[EOSIN] += lumen * 0.2 * haze
@@ -250,10 +325,19 @@ def _lung_squamous(section: Section) -> None:
     section.stains[HEMATOXYLIN] *= 1 + 0.6 * strength * borders
     keep = rng.random(len(points)) < section.uniform(0.75, 0.97)
     places = points[keep] + rng.normal(0, 0.06 * unit, (int(keep.sum()), 2))
-    section.lay(make_nuclei(
-        rng, places, unit * section.uniform(1.0, 1.5), section.uniform(0.42, 0.85), sample(bend, places),
-        section.uniform(0.85, 1.4), 0.24, rim=section.uniform(0.15, 0.65), nucleolus=section.uniform(0.0, 0.5),
-    ))
+    section.lay(
+        make_nuclei(
+            rng,
+            places,
+            unit * section.uniform(1.0, 1.5),
+            section.uniform(0.42, 0.85),
+            sample(bend, places),
+            section.uniform(0.85, 1.4),
+            0.24,
+            rim=section.uniform(0.15, 0.65),
+            nucleolus=section.uniform(0.0, 0.5),
+        )
+    )
     if rng.random() < 0.4:  # keratin
         pearl = soft(section.uniform(0.8, 1.6) - fractal_noise(rng, section.hills(unit * 9), size, 2), 0.12)
         section.stains[EOSIN] += pearl * (0.5 + 0.2 * fibers(rng, size, 12, flow))

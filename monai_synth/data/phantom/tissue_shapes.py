@@ -86,7 +86,9 @@ def stamp(stain: Array, cover: Array, nuclei: Nuclei, texture: Array, rng: np.ra
         if nuclei.nucleolus > 0:
             du, dv = rng.normal(0, 0.28, 2)
             amount = amount + nuclei.nucleolus * np.exp(-((u - du) ** 2 + (v - dv) ** 2) / 0.06)
-        stain[rows, columns] = np.maximum(stain[rows, columns] * (1 - 0.5 * mask), density * mask * np.clip(amount, 0.1, None))
+        stain[rows, columns] = np.maximum(
+            stain[rows, columns] * (1 - 0.5 * mask), density * mask * np.clip(amount, 0.1, None)
+        )
         cover[rows, columns] = np.maximum(cover[rows, columns], mask)
 
 

@@ -81,7 +81,17 @@ def test_crypts_are_separate_glands():
 
 def test_beer_lambert_no_stain_shows_the_light_and_double_stain_squares_the_transmission():
     patient = draw_patient("he", 1, 0.0)
-    plain = type(patient)(**{**vars(patient), "blur": 0.0, "sharpening": 0.0, "noise": 0.0, "gamma": 1.0, "saturation": 1.0, "vignetting": 0.0})
+    plain = type(patient)(
+        **{
+            **vars(patient),
+            "blur": 0.0,
+            "sharpening": 0.0,
+            "noise": 0.0,
+            "gamma": 1.0,
+            "saturation": 1.0,
+            "vignetting": 0.0,
+        }
+    )
     rng = np.random.default_rng(0)
     empty = np.zeros((len(STAINS["he"]), 4, 4), np.float32)
     once = empty.copy()
