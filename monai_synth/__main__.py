@@ -1,4 +1,4 @@
-"""Command line: `python -m monai_synth check DIR`, `python -m monai_synth phantoms DIR`."""
+"""Command line: `python -m monai_synth check DIR`, `phantoms DIR`, `new_bundle NAME`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     _add_check(commands)
     _add_phantoms(commands)
+    _add_new_bundle(commands)
     options = parser.parse_args(arguments)
     try:
         return options.run(options)
@@ -68,6 +69,34 @@ def _phantoms(options: argparse.Namespace) -> int:
         options.seed,
     )
     print(f"Wrote {options.images_per_class} phantoms of each class of {options.phantom_set} to {folder}.")
+    return 0
+
+
+def _add_new_bundle(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser("new_bundle", help="makes a bundle for your own images")
+    parser.add_argument("name", help="name of the bundle, letters, digits and underscores")
+    parser.add_argument("--dataset_dir", required=True, help="folder of class folders, CSV, or datalist JSON")
+    parser.add_argument("--output_dir", default="bundles", help="the bundle becomes a folder in here")
+    parser.add_argument("--prompt_template", default="H&E histopathology, {phrase}")
+    parser.set_defaults(run=_new_bundle)
+
+
+def _new_bundle(options: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from .bundle.rendering import spec_of_folder, write_bundle
+    from .data.scan import scan
+
+    if not options.name.isidentifier():
+        raise ValueError(f"{options.name!r} cannot name a bundle; use letters, digits and underscores.")
+    records, class_names = scan(options.dataset_dir)
+    spec = spec_of_folder(options.name, options.dataset_dir, class_names, options.prompt_template)
+    folder = write_bundle(spec, Path(options.output_dir) / options.name)
+    print(f"Wrote {folder} for {len(records)} images of {len(class_names)} classes. Look at these before you run it:")
+    for class_name, phrase in spec.prompts.items():
+        print(f"  prompt of {class_name}: {options.prompt_template.format(phrase=phrase)}")
+    print(f"  prompts and settings: {folder}/configs/train.json; licence of the images: {folder}/docs/data_license.txt")
+    print(f"Then: python -m monai.bundle run --config_file {folder}/configs/train.json")
     return 0
 
 

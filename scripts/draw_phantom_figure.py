@@ -1,6 +1,6 @@
 """Draws the figure of docs/phantoms.md, a row for each class, and prints how fast phantoms are drawn.
 
-    python scripts/draw_phantom_figure.py docs/images/phantoms.png
+python scripts/draw_phantom_figure.py docs/images/phantoms.png
 """
 
 from __future__ import annotations
@@ -35,7 +35,15 @@ def main() -> None:
         for seed, cell in enumerate(row):
             cell.imshow(draw_phantom(class_name, 500 + seed, size=128).transpose(1, 2, 0))
             cell.axis("off")
-        row[0].text(-0.08, 0.5, phrase.replace(" cell", "\ncell"), transform=row[0].transAxes, ha="right", va="center", fontsize=8)
+        row[0].text(
+            -0.08,
+            0.5,
+            phrase.replace(" cell", "\ncell"),
+            transform=row[0].transAxes,
+            ha="right",
+            va="center",
+            fontsize=8,
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
     print("| class | images/s at 64 pixels | at 128 pixels |\n|---|---|---|")

@@ -219,7 +219,7 @@ def train(
         loss_of: losses of a step by name; "loss" is the one that is minimized.
         steps: optimizer steps in all.
         learning_rate: peak rate of AdamW.
-        decay: of the exponential moving average of the weights, which is what is exported.
+        decay: of the exponential moving average of the weights, which is what is exported of the denoiser.
     """
     parameters = [parameter for module in modules.values() for parameter in module.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=1e-2, betas=(0.9, 0.99))
@@ -263,13 +263,23 @@ def train(
             save_tensors(path, state)
 
 
-def averaged(work_dir: Path, stage: str, modules: dict[str, torch.nn.Module]) -> dict[str, torch.nn.Module]:
-    """The modules with the moving average of a stage's weights, frozen."""
+def trained(
+    work_dir: Path, stage: str, modules: dict[str, torch.nn.Module], average: bool
+) -> dict[str, torch.nn.Module]:
+    """The modules with the weights of a stage's last checkpoint, or with their moving average, frozen."""
     state = load_tensors(work_dir / f"{stage}.safetensors")
-    parameters = [parameter for module in modules.values() for parameter in module.parameters()]
-    for parameter, value in zip(parameters, state["average"]["shadow_params"]):
-        parameter.data.copy_(value)
+    for name, module in modules.items():
+        module.load_state_dict(state["modules"][name])
+    if average:
+        parameters = [parameter for module in modules.values() for parameter in module.parameters()]
+        for parameter, value in zip(parameters, state["average"]["shadow_params"]):
+            parameter.data.copy_(value)
     return {name: module.eval().requires_grad_(False) for name, module in modules.items()}
+
+
+def trained_autoencoder(work_dir: Path) -> torch.nn.Module:
+    """The autoencoder at the end of its schedule, which is better than the average that lags behind it."""
+    return trained(work_dir, "vae", {"vae": build_autoencoder()}, average=False)["vae"]
 
 
 def train_autoencoder(work_dir: Path, steps: int, device: torch.device) -> None:
@@ -299,7 +309,7 @@ def train_autoencoder(work_dir: Path, steps: int, device: torch.device) -> None:
 def encode_latents(work_dir: Path, device: torch.device) -> None:
     """Encodes every phantom, upright and in turned and recolored views, and keeps the means in half precision."""
     phantoms = Phantoms(work_dir)
-    autoencoder = averaged(work_dir, "vae", {"vae": build_autoencoder()})["vae"].to(device)
+    autoencoder = trained_autoencoder(work_dir).to(device)
     for number, path in enumerate(tqdm(phantoms.shards, desc="latents")):
         target = work_dir / "latents" / f"{path.stem}.safetensors"
         if target.exists():
@@ -384,8 +394,8 @@ def train_denoiser(work_dir: Path, steps: int, batch_size: int, device: torch.de
 def export(work_dir: Path, output_dir: Path) -> None:
     """Writes the averaged weights as a complete Stable Diffusion pipeline in half-precision safetensors."""
     tokenizer = clip_tokenizer()
-    modules = averaged(work_dir, "unet", {"unet": build_unet(), "text": build_text_encoder(len(tokenizer))})
-    autoencoder = averaged(work_dir, "vae", {"vae": build_autoencoder()})["vae"]
+    parts = {"unet": build_unet(), "text": build_text_encoder(len(tokenizer))}
+    modules, autoencoder = trained(work_dir, "unet", parts, average=True), trained_autoencoder(work_dir)
     autoencoder.register_to_config(scaling_factor=read_json(work_dir / "scaling.json")["scaling_factor"])
     pipeline = StableDiffusionPipeline(
         vae=autoencoder,

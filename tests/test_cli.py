@@ -30,3 +30,15 @@ def test_phantoms_are_written(tmp_path, capsys):
     assert len(list((tmp_path / "p").rglob("*.png"))) == 16
     assert main([*arguments[:-1], "32"]) == 2
     assert "size=32" in capsys.readouterr().err
+
+
+def test_a_new_bundle_names_its_prompts(image_folder, tmp_path, capsys):
+    folder = image_folder({"blast": 3, "other_cell": 3})
+    arguments = ["new_bundle", "cells", "--dataset_dir", str(folder), "--output_dir", str(tmp_path / "bundles")]
+    assert main(arguments) == 0
+    said = capsys.readouterr().out
+    assert "prompt of other_cell: H&E histopathology, other cell" in said and "2 classes" in said
+    assert (tmp_path / "bundles" / "cells" / "configs" / "train.json").exists()
+    assert main(arguments) == 2 and "exists" in capsys.readouterr().err
+    assert main(["new_bundle", "no name", *arguments[2:]]) == 2
+    assert "cannot name a bundle" in capsys.readouterr().err

@@ -1,7 +1,6 @@
-"""The shipped bundle, run as a user runs it, on a random miniature base and small images."""
+"""The main job, run as a user runs it, on a random miniature base and small images."""
 
 import csv
-import json
 import os
 import shutil
 import signal
@@ -10,9 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-import jsonschema
 import pytest
-import torch
 from diffusers import StableDiffusionPipeline
 from monai.bundle import ConfigParser, ConfigWorkflow, ckpt_export
 from monai.bundle import run as run_bundle
@@ -251,17 +248,6 @@ def test_the_bundle_finds_itself(where, monkeypatch):
     assert workflow.ask() == str(ROOT / "bundles" / "colon")
 
 
-@pytest.mark.parametrize("name", ["train", "train_diffusion", "generate", "inference"])
-def test_what_may_be_changed_stands_first_and_means_the_same_everywhere(name):
-    from monai_synth.bundle.session import plain_settings
-
-    configs = {key: ConfigParser.load_config_file(CONFIGS / f"{key}.json") for key in ("train", name)}
-    shared = plain_settings(configs["train"]).keys() & plain_settings(configs[name]).keys() - {"_desc_"}
-    for key in shared:
-        assert configs[name][key] == configs["train"][key], key
-    assert json.loads((CONFIGS / f"{name}.json").read_text())["_desc_"]
-
-
 def test_monai_finds_its_properties(settings):
     keys = ConfigParser.load_config_file(CONFIGS / "train.json").keys()
     given = {key: value for key, value in settings.items() if key in keys}
@@ -283,39 +269,3 @@ def test_monai_finds_its_properties(settings):
     )
     inference.initialize()
     assert inference.check_properties() == []
-
-
-def test_the_classifier_matches_its_metadata_and_exports(tmp_path):
-    arguments = {"config_file": str(CONFIGS / "inference.json"), "meta_file": str(CONFIGS / "metadata.json")}
-    verify_net_in_out("network_def", device="cpu", **arguments, **{"class_names": ["colon_aca", "colon_n"]})
-    parser = ConfigParser()
-    parser.read_config(arguments["config_file"])
-    parser["class_names"] = ["colon_aca", "colon_n"]
-    network = parser.get_parsed_content("network_def").eval()
-    torch.save(network.state_dict(), tmp_path / "model.pt")
-    ckpt_export(
-        "network_def",
-        filepath=str(tmp_path / "model.ts"),
-        ckpt_file=str(tmp_path / "model.pt"),
-        **arguments,
-        class_names=["colon_aca", "colon_n"],
-    )
-    images = torch.rand(2, 3, 128, 128)
-    with torch.no_grad():
-        torch.testing.assert_close(torch.jit.load(tmp_path / "model.ts")(images), network(images))
-
-
-def test_the_metadata_follows_the_schema():
-    schema = read_json(Path(__file__).with_name("meta_schema.json"))
-    metadata = read_json(CONFIGS / "metadata.json")
-    jsonschema.validate(metadata, schema)
-    assert metadata["version"] in metadata["changelog"]
-    assert metadata["schema"].endswith("meta_schema_20240725.json")
-    for key in ("changelog", "network_data_format", "required_packages_version"):
-        with pytest.raises(jsonschema.ValidationError, match=key):
-            jsonschema.validate({name: value for name, value in metadata.items() if name != key}, schema)
-
-
-def test_what_a_bundle_must_have_is_there():
-    for name in ("LICENSE", "docs/README.md", "docs/data_license.txt", "configs/logging.conf", "configs/metadata.json"):
-        assert (ROOT / "bundles" / "colon" / name).stat().st_size > 0, name

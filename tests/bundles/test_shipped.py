@@ -1,0 +1,97 @@
+"""What every shipped bundle must be for MONAI and its zoo."""
+
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+import torch
+from monai.bundle import ConfigParser, ckpt_export, verify_net_in_out
+
+from monai_synth.bundle.rendering import SHIPPED, rendered, spec_of_folder, write_bundle
+from monai_synth.bundle.session import plain_settings
+from monai_synth.utils import read_json
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIGS = ("train", "train_diffusion", "generate", "inference")
+
+
+@pytest.fixture(params=list(SHIPPED))
+def bundle(request):
+    return ROOT / "bundles" / request.param
+
+
+def test_a_shipped_bundle_is_what_the_template_renders(bundle):
+    for name, text in rendered(SHIPPED[bundle.name]).items():
+        assert (bundle / name).read_text(encoding="utf-8") == text, f"{name}: run scripts/render_bundles.py"
+    there = {path.relative_to(bundle).as_posix() for path in bundle.rglob("*") if path.is_file()}
+    kept = {name for name in there if name.split("/")[0] not in ("output", "models")}
+    assert kept == set(rendered(SHIPPED[bundle.name]))
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_name_means_the_same_in_every_config(bundle, name):
+    configs = {key: ConfigParser.load_config_file(bundle / "configs" / f"{key}.json") for key in ("train", name)}
+    for key in plain_settings(configs["train"]).keys() & plain_settings(configs[name]).keys():
+        assert configs[name][key] == configs["train"][key], key
+    assert json.loads((bundle / "configs" / f"{name}.json").read_text())["_desc_"]
+
+
+def test_settings_stand_above_components(bundle):
+    for name in CONFIGS:
+        config = ConfigParser.load_config_file(bundle / "configs" / f"{name}.json")
+        keys = list(config)
+        settings = [key for key in plain_settings(config) if key != "val_interval"]  # MONAI's, not the user's
+        assert max(map(keys.index, settings)) < keys.index("network_def")
+
+
+def test_the_classifier_matches_its_metadata_and_exports(bundle, tmp_path):
+    files = {name: str(bundle / "configs" / f"{name}.json") for name in ("inference", "metadata")}
+    names = SHIPPED[bundle.name].class_names
+    given = {"config_file": files["inference"], "meta_file": files["metadata"], "class_names": names}
+    verify_net_in_out("network_def", device="cpu", **given)
+    parser = ConfigParser()
+    parser.read_config(files["inference"])
+    parser["class_names"] = names
+    network = parser.get_parsed_content("network_def").eval()
+    torch.save(network.state_dict(), tmp_path / "model.pt")
+    ckpt_export("network_def", filepath=str(tmp_path / "model.ts"), ckpt_file=str(tmp_path / "model.pt"), **given)
+    images = torch.rand(2, 3, 128, 128)
+    with torch.no_grad():
+        torch.testing.assert_close(torch.jit.load(tmp_path / "model.ts")(images), network(images))
+
+
+def test_the_metadata_follows_the_schema(bundle):
+    schema = read_json(Path(__file__).with_name("meta_schema.json"))
+    metadata = read_json(bundle / "configs" / "metadata.json")
+    jsonschema.validate(metadata, schema)
+    assert metadata["version"] in metadata["changelog"]
+    assert metadata["schema"].endswith("meta_schema_20240725.json")
+    assert list(metadata["network_data_format"]["outputs"]["pred"]["channel_def"].values()) == (
+        SHIPPED[bundle.name].class_names
+    )
+    for key in ("changelog", "network_data_format", "required_packages_version"):
+        with pytest.raises(jsonschema.ValidationError, match=key):
+            jsonschema.validate({name: value for name, value in metadata.items() if name != key}, schema)
+
+
+def test_the_classes_of_the_defaults_have_prompts(bundle):
+    config = ConfigParser.load_config_file(bundle / "configs" / "train.json")
+    assert list(config["prompts"]) == SHIPPED[bundle.name].class_names
+    assert config["phantom_set"] == bundle.name
+
+
+def test_a_bundle_of_ones_own_is_complete_and_nothing_is_overwritten(tmp_path):
+    spec = spec_of_folder("my_cells", tmp_path, ["blast", "not_blast"], "Giemsa blood smear, {phrase}")
+    folder = write_bundle(spec, tmp_path / "my_cells")
+    config = ConfigParser.load_config_file(folder / "configs" / "train.json")
+    assert config["prompts"] == {"blast": "blast", "not_blast": "not blast"}
+    assert config["dataset_dir"] == str(tmp_path.resolve())
+    assert "['blast', 'not_blast']" in (folder / "configs" / "inference.json").read_text()
+    jsonschema.validate(
+        read_json(folder / "configs" / "metadata.json"), read_json(Path(__file__).with_name("meta_schema.json"))
+    )
+    with pytest.raises(FileExistsError, match="my_cells exists"):
+        write_bundle(spec, tmp_path / "my_cells")
+    with pytest.raises(ValueError, match="Two classes have the same prompt"):
+        spec_of_folder("x", tmp_path, ["a_b", "a-b"], "{phrase}")

@@ -1,0 +1,35 @@
+"""The code on the real images beside the project, where they are."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from monai_synth.data import assign_roles, check, check_wall, read_image, scan, select
+from monai_synth.networks import LatentDiffusion
+from monai_synth.transforms import ResizeCrop
+
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+pytestmark = [
+    pytest.mark.real_data,
+    pytest.mark.skipif(not DATA.is_dir(), reason=f"the real images are not in {DATA}"),
+]
+
+
+@pytest.mark.parametrize(("name", "num_folds"), [("colon_glas", 3), ("wbc_bccd", 5), ("wbc_jiangxi", 4)])
+def test_real_folders_are_scanned_and_split(name, num_folds):
+    records, names = scan(DATA / name)
+    assert not [finding for finding in check(DATA / name, shots=5) if finding.level == "error"]
+    split = assign_roles(records, shots=5, num_folds=num_folds)
+    check_wall(split)
+    for role in ("shots", "val", "test"):
+        assert {record["class_name"] for record in select(split, role)} == set(names)
+
+
+@pytest.mark.parametrize("name", ["wbc_pbc", "wbc_bccd"])
+def test_the_embedded_autoencoder_keeps_real_cells_recognizable(name):
+    diffusion = LatentDiffusion("nano")
+    paths = sorted((DATA / name).rglob("*.jp*g"))[::150] + sorted((DATA / name).rglob("*.png"))[::40]
+    images = torch.stack([ResizeCrop(128)(torch.from_numpy(read_image(path))) for path in paths])
+    error = (diffusion.decode(diffusion.encode(images)[0]) - images).square().mean(dim=(1, 2, 3))
+    assert float(-10 * error.log10().mean()) > 22  # decibels
