@@ -1,6 +1,6 @@
 """Runs the colon bundle's whole job on real images over several draws of the shots, and prints the table for the docs.
 
-    python scripts/real_images.py --data_dir ../shared/data --set wbc_bccd --shots 5 10 --draws 3 --work_dir real_runs
+    python scripts/real_images.py --data_dir my_data --set wbc_bccd --shots 5 10 --draws 3 --work_dir runs
 
 Each run is the shipped `train.json` with `--dataset_dir`, `--shots` and `--seed`; one that is complete is not run again.
 """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -43,7 +43,6 @@ class BundleSpec:
     dataset_dir: str = "phantom"
     phantom_set: str = "colon"
     image_size: int = 128
-    settings: dict[str, Any] = field(default_factory=dict)
 
     @property
     def class_names(self) -> list[str]:
@@ -51,11 +50,13 @@ class BundleSpec:
         return list(self.prompts)
 
 
-LC25000 = """   Borkowski AA, Bui MM, Thomas LB, Wilson CP, DeLand LA, Mastorides SM.
+LC25000 = """\
+   Borkowski AA, Bui MM, Thomas LB, Wilson CP, DeLand LA, Mastorides SM.
    Lung and Colon Cancer Histopathological Image Dataset (LC25000). arXiv:1912.12142 [eess.IV], 2019.
    https://github.com/tampapath/lung_colon_image_set
    Free to use for AI research, by its authors' word."""
-CELL_SETS = """   Matek C, Schwarz S, Marr C, Spiekermann K. A Single-cell Morphological Dataset of Leukocytes from AML Patients and
+CELL_SETS = """\
+   Matek C, Schwarz S, Marr C, Spiekermann K. A Single-cell Morphological Dataset of Leukocytes from AML Patients and
    Non-malignant Controls (AML-Cytomorphology_LMU). The Cancer Imaging Archive, 2019. CC BY 3.0.
    Acevedo A, Merino A, Alferez S, Molina A, Boldu L, Rodellar J. A dataset of microscopic peripheral blood cell images.
    Data in Brief, 2020. CC BY 4.0."""
@@ -92,7 +93,7 @@ def spec_of_folder(name: str, dataset_dir: str | Path, class_names: Sequence[str
         subject=f"images of {name.replace('_', ' ')}",
         prompts={class_name: phrase_of(class_name) for class_name in class_names},
         prompt_template=prompt_template,
-        data_license=f"   The images of {Path(dataset_dir).name}. State their source and licence here before you share the bundle.",
+        data_license=f"   {Path(dataset_dir).name}: state source and licence of the images here before you share the bundle.",
         dataset_dir=str(Path(dataset_dir).resolve()),
     )
 
@@ -117,7 +118,6 @@ def _with_settings(config: dict[str, Any], spec: BundleSpec) -> dict[str, Any]:
         "prompt_template": spec.prompt_template,
         "phantom_set": spec.phantom_set,
         "image_size": spec.image_size,
-        **spec.settings,
     }
     if "output_dir" in config and "shots" in config:  # not inference.json, whose images are others
         values["dataset_dir"] = spec.dataset_dir

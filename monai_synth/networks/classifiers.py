@@ -29,9 +29,6 @@ class ImageClassifier(nn.Module):
         FileNotFoundError: when the checkpoint is missing.
     """
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(self, name: str, num_classes: int, checkpoint: str | None = None, dropout: float = 0.0) -> None:
         super().__init__()
         if not timm.is_model(name):
@@ -45,7 +42,7 @@ class ImageClassifier(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits of shape (B, K) for images of shape (B, 3, H, W) in [0, 1]."""
-        return self.backbone((x - self.mean) / self.std)
+        return self.backbone((x - self.mean) / self.std)  # type: ignore[operator]  # buffers are tensors
 
     def _load(self, name: str, path: Path) -> None:
         if not path.is_file():

@@ -11,9 +11,8 @@ from pathlib import Path
 
 import pytest
 from diffusers import StableDiffusionPipeline
-from monai.bundle import ConfigParser, ConfigWorkflow, ckpt_export
+from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.bundle import run as run_bundle
-from monai.bundle import verify_net_in_out
 
 from monai_synth.data import is_marked_synthetic, load_datalist
 from monai_synth.utils import hold_folder, read_json, release_folder, sha256_of
