@@ -2,7 +2,7 @@
 
     python scripts/real_images.py --data_dir my_data --set wbc_bccd --shots 5 10 --draws 3 --work_dir runs
 
-Each run is the shipped `train.json` with `--dataset_dir`, `--shots` and `--seed`; one that is complete is not run again.
+Each run is the shipped `train.json` with `--dataset_dir`, `--shots` and `--seed`; a complete one is not run again.
 """
 
 from __future__ import annotations

@@ -93,7 +93,7 @@ def spec_of_folder(name: str, dataset_dir: str | Path, class_names: Sequence[str
         subject=f"images of {name.replace('_', ' ')}",
         prompts={class_name: phrase_of(class_name) for class_name in class_names},
         prompt_template=prompt_template,
-        data_license=f"   {Path(dataset_dir).name}: state source and licence of the images here before you share the bundle.",
+        data_license=f"   {Path(dataset_dir).name}: state source and licence here before you share the bundle.",
         dataset_dir=str(Path(dataset_dir).resolve()),
     )
 

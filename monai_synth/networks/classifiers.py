@@ -42,7 +42,7 @@ class ImageClassifier(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits of shape (B, K) for images of shape (B, 3, H, W) in [0, 1]."""
-        return self.backbone((x - self.mean) / self.std)  # type: ignore[operator]  # buffers are tensors
+        return self.backbone((x - self.mean) / self.std)
 
     def _load(self, name: str, path: Path) -> None:
         if not path.is_file():
