@@ -12,8 +12,11 @@ PACKAGE = str(Path(__file__).resolve().parents[1])
 
 
 def root_cause(error: BaseException) -> BaseException:
-    """The first error of a chain: MONAI wraps each in "Failed to evaluate ..."."""
-    while error.__cause__ is not None:
+    """The error to be told of a chain, since MONAI wraps each in "Failed to evaluate ...".
+
+    It is the outermost one of ours, whose message is written for users, or else the first of the chain.
+    """
+    while error.__cause__ is not None and not raised_by_us(error):
         error = error.__cause__
     return error
 

@@ -20,7 +20,7 @@ from .session import plain_settings
 logger = logging.getLogger(__name__)
 
 PHANTOM = "phantom"  # the value of `dataset_dir` that stands for the drawn images
-SPLIT_SETTINGS = ("dataset_dir", "class_names", "groups", "shots", "num_folds", "fold", "seed")
+SPLIT_SETTINGS = ("class_names", "groups", "shots", "num_folds", "fold", "seed")
 PHANTOM_SETTINGS = ("phantom_set", "phantoms_per_class", "phantom_patients", "image_size")
 
 # name: (type, smallest, largest)
@@ -112,8 +112,8 @@ def prepare_data(workflow: ConfigWorkflow) -> Path:
     settings = plain_settings(parser.config)
     names = SPLIT_SETTINGS + (PHANTOM_SETTINGS if settings.get("dataset_dir", PHANTOM) == PHANTOM else ())
     wanted: dict[str, Any] = {name: settings.get(name) for name in names}
-    source = Path(str(wanted["dataset_dir"]))
-    if wanted["dataset_dir"] == PHANTOM:
+    source = Path(str(settings.get("dataset_dir", PHANTOM)))
+    if str(source) == PHANTOM:
         source = draw_phantoms(output_dir / "phantoms", wanted)
     wanted["files"] = listing(source)
     wanted = json.loads(json.dumps(wanted))

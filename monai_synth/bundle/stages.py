@@ -14,6 +14,7 @@ from typing import Any
 from monai.bundle import ConfigWorkflow
 from monai.utils import set_determinism
 
+from ..networks.base_models import fingerprint, resolve_base_model
 from ..utils.io import read_json, write_json
 from ..utils.lock import hold_folder
 from .errors import speak_plainly
@@ -21,14 +22,11 @@ from .session import check_keys, plain_settings, running_workflow
 
 logger = logging.getLogger(__name__)
 
-# Settings that decide where or how fast something is made, but not what.
+# Settings that decide where or how fast something is made, but not what. The data set and the base model are known by
+# their content: the split's identity and the fingerprint of the weights.
 NOT_IDENTITY = {
-    "bundle_root",
-    "output_dir",
-    "device",
-    "num_workers",
-    "baseline",
-    "generation_batch_size",
+    *("bundle_root", "output_dir", "dataset_dir", "datalist_path", "adapter_dir", "synthetic_dir", "arm_dir"),
+    *("evaluation_dir", "model_path", "base_model", "device", "num_workers", "baseline", "generation_batch_size"),
     "sample_every",
 }
 # A stage may grow: more images of the same kind are added to those that exist.
@@ -152,6 +150,8 @@ def stage_of(workflow: ConfigWorkflow, name: str, folder: Path) -> Stage:
     config = workflow.parser.config
     output_dir = Path(workflow.parser.get_parsed_content("output_dir"))
     settings = plain_settings(config)
+    if "base_model" in settings and needs_base(name, settings):
+        settings["base_fingerprint"] = fingerprint(resolve_base_model(settings["base_model"]))
     upstream = {}
     if name != "split":
         record = output_dir / "datalist.json"
@@ -172,6 +172,11 @@ def upstream_of(name: str, settings: dict[str, Any]) -> list[str]:
     if name == "train" and settings["mixing"] != "none":
         return ["generate"]
     return []
+
+
+def needs_base(name: str, settings: dict[str, Any]) -> bool:
+    """Whether a stage's outputs depend on the base model."""
+    return name in FOLDERS or settings.get("mixing") != "none"
 
 
 def begin(name: str, folder: str) -> None:

@@ -1,0 +1,67 @@
+import sys
+
+import pytest
+from monai.bundle import ConfigWorkflow
+
+from monai_synth.bundle.errors import raised_by_us, root_cause
+from monai_synth.bundle.session import bundle_root, check_keys, is_plain, plain_settings
+from monai_synth.utils import read_json, write_json
+
+
+@pytest.fixture
+def workflow(tmp_path):
+    def make(**override):
+        config = {"imports": ["$import monai_synth"], "root": "$monai_synth.bundle.bundle_root()", "batch_size": 4}
+        write_json(tmp_path / "configs" / "train.json", {**config, "train": {"trainer": {"_target_": "X"}}})
+        write_json(tmp_path / "configs" / "evaluate.json", {"validate::handlers": []})
+        return ConfigWorkflow(str(tmp_path / "configs" / "train.json"), logging_file=False, **override)
+
+    return make
+
+
+def test_a_bundle_knows_where_it_lies(workflow, tmp_path):
+    running = workflow()
+    running.parser.parse(True)
+    running.run_id = "root"
+    assert running.run() == [str(tmp_path)]
+    assert bundle_root() == "."
+
+
+def test_unknown_keys_name_the_nearest(workflow):
+    check_keys(workflow(batch_size=8))
+    check_keys(workflow(validate={"handlers": []}))
+    with pytest.raises(ValueError, match="has the key 'batchsize' .did you mean 'batch_size'?"):
+        check_keys(workflow(batchsize=8))
+    with pytest.raises(ValueError, match="has the key 'zzz'. What may be set stands at the top"):
+        check_keys(workflow(zzz=8))
+
+
+def test_settings_are_what_builds_nothing():
+    config = {
+        "a": 1,
+        "b": "$x",
+        "c": "@a",
+        "d": [1, "x"],
+        "e": {"_target_": "X"},
+        "f": {"g": None},
+        "run": [],
+        "h": ["$x"],
+    }
+    assert plain_settings(config) == {"a": 1, "d": [1, "x"], "f": {"g": None}}
+    assert not is_plain(object())
+
+
+def test_the_first_error_of_a_chain_is_told():
+    try:
+        try:
+            read_json(__file__)
+        except ValueError as inner:
+            raise RuntimeError("Failed to evaluate") from inner
+    except RuntimeError as error:
+        cause = root_cause(error)
+    assert "is not a JSON file" in str(cause)  # not the JSON library's own words
+    try:
+        int("x")
+    except ValueError as error:
+        assert not raised_by_us(error)
+    assert sys.excepthook is sys.__excepthook__  # nothing changes when MONAI is used from Python

@@ -1,0 +1,52 @@
+import pytest
+
+from monai_synth.bundle.stages import Stage, changed, current_stage, needs_base
+from monai_synth.utils import read_json
+
+
+def test_a_stage_is_complete_for_its_own_settings_alone(tmp_path):
+    stage = Stage("train", tmp_path, {"rank": 4}, {"split": "s"})
+    assert not stage.complete()
+    stage.open()
+    assert not stage.complete() and read_json(tmp_path / "run.json")["complete"] is False
+    stage.close()
+    assert stage.complete() and read_json(tmp_path / "run.json")["wall_time_s"] >= 0
+    assert not Stage("train", tmp_path, {"rank": 8}, {"split": "s"}).complete()
+    assert not Stage("train", tmp_path, {"rank": 4}, {"split": "t"}).complete()
+
+
+def test_where_and_how_fast_do_not_matter(tmp_path):
+    first = Stage("train", tmp_path, {"rank": 4, "device": "cpu", "num_workers": 0, "output_dir": "a"}, {})
+    second = Stage("train", tmp_path, {"rank": 4, "device": "cuda", "num_workers": 4, "output_dir": "b"}, {})
+    assert first.identity == second.identity
+
+
+def test_other_settings_are_refused_with_the_difference(tmp_path):
+    first = Stage("train", tmp_path, {"rank": 4, "steps": 5}, {"split": "s"})
+    first.open()
+    with pytest.raises(
+        ValueError, match=r"(?s)made with other settings.*rank: 4 -> 8.*split: 's' -> 't'.*--output_dir"
+    ):
+        Stage("train", tmp_path, {"rank": 8, "steps": 5}, {"split": "t"}).open()
+    first.open()  # the same settings go on
+    assert changed({"a": 1}, {"b": 2}) == ["a: 1 -> '(not set)'", "b: '(not set)' -> 2"]
+
+
+def test_generation_may_grow_but_a_smaller_wish_is_complete(tmp_path):
+    Stage("generate", tmp_path, {"images_per_class": 5, "seed": 0}, {}).close()
+    assert Stage("generate", tmp_path, {"images_per_class": 3, "seed": 0}, {}).complete()
+    larger = Stage("generate", tmp_path, {"images_per_class": 9, "seed": 0}, {})
+    assert not larger.complete()
+    larger.open()
+    larger.close()
+    assert larger.complete()
+
+
+def test_the_baseline_does_not_depend_on_a_generator():
+    assert not needs_base("train", {"mixing": "none"})
+    assert needs_base("train", {"mixing": "synthetic"}) and needs_base("generate", {})
+
+
+def test_stages_belong_into_a_config(tmp_path):
+    with pytest.raises(RuntimeError, match=r"finish\(\) belongs into a bundle config"):
+        current_stage("train", tmp_path)
