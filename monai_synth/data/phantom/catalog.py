@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from tqdm import tqdm
 
 from .cells import CELL_CLASSES, draw_cell
 from .optics import Patient, draw_patient, render
@@ -119,7 +120,7 @@ def write_phantoms(
     for class_name in class_names:
         (output_dir / class_name).mkdir(parents=True, exist_ok=True)
         patients = [draw_patient(stains_of(class_name), seed * 1000 + number) for number in range(num_patients)]
-        for index in range(images_per_class):
+        for index in tqdm(range(images_per_class), desc=f"drawing {class_name}", unit="image"):
             number = index % num_patients
             image = draw_phantom(class_name, seed * 1_000_003 + index, patients[number], size)
             name = f"{class_name}/{class_name}_{index:05d}.png"

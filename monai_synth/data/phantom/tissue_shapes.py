@@ -78,7 +78,9 @@ def stamp(stain: Array, cover: Array, nuclei: Nuclei, texture: Array, rng: np.ra
         rows, columns = slice(max(top, 0), min(top + side, size)), slice(max(left, 0), min(left + side, size))
         part = slice(rows.start - top, rows.stop - top), slice(columns.start - left, columns.stop - left)
         mask, amount = mask[part], np.maximum(amount[part] + texture[rows, columns], 0.1)
-        stain[rows, columns] = np.maximum(stain[rows, columns] * (1 - 0.5 * mask), nuclei.density[index] * mask * amount)
+        stain[rows, columns] = np.maximum(
+            stain[rows, columns] * (1 - 0.5 * mask), nuclei.density[index] * mask * amount
+        )
         cover[rows, columns] = np.maximum(cover[rows, columns], mask)
 
 
