@@ -1,4 +1,4 @@
-"""Runs the colon bundle's whole job on real images over several draws of the shots, and prints the table for the docs.
+"""Runs the bundles' whole job on real images over several draws of the shots, and prints the table for the docs.
 
     python scripts/real_images.py --data_dir my_data --set wbc_bccd --shots 5 10 --draws 3 --work_dir runs
 
@@ -20,11 +20,6 @@ import numpy as np
 from monai_synth.utils import read_json
 
 ROOT = Path(__file__).resolve().parents[1]
-TEMPLATES = {
-    "wbc": "Giemsa blood smear, {phrase}",
-    "colon": "H&E histopathology, {phrase}",
-    "lung": "H&E histopathology, {phrase}",
-}
 ARMS = ("none", "real+synthetic")
 
 
@@ -32,11 +27,10 @@ def command_of(data_dir: Path, name: str, shots: int, seed: int, output_dir: Pat
     """The command line of one run."""
     return [
         *(sys.executable, "-m", "monai.bundle", "run"),
-        *("--config_file", str(ROOT / "bundles" / "colon" / "configs" / "train.json")),
+        *("--config_file", str(ROOT / "bundles" / name.split("_")[0] / "configs" / "train.json")),
         *("--dataset_dir", str(data_dir / name)),
         *("--output_dir", str(output_dir)),
         *("--model_path", str(output_dir / "model.pt")),
-        *("--prompt_template", TEMPLATES[name.split("_")[0]]),
         *("--shots", str(shots), "--seed", str(seed)),
         *more,
     ]

@@ -30,6 +30,7 @@ NUMBERS: dict[str, tuple[type, float, float]] = {
     "num_folds": (int, 3, 1000),
     "shots": (int, 1, 10**6),
     "image_size": (int, 32, 2048),
+    "classifier_size": (int, 32, 2048),
     "rank": (int, 1, 1024),
     "max_steps": (int, 1, 10**7),
     "adapter_batch_size": (int, 1, 4096),

@@ -55,8 +55,8 @@ def balanced_accuracy_of(correct: Array, labels: Array, weights: Array | None = 
 
 
 def paired_bootstrap(
-    treatment: Sequence[Array],
-    baseline: Sequence[Array],
+    treatment: Sequence[Array] | Array,
+    baseline: Sequence[Array] | Array,
     labels: Array,
     groups: Sequence[str] | Array,
     num_samples: int = 2000,
@@ -83,7 +83,7 @@ def paired_bootstrap(
     Reference:
         Davison and Hinkley, "Bootstrap Methods and their Application", 1997, section 3.8 (hierarchical data).
     """
-    treatment, baseline = np.asarray(treatment, dtype=float), np.asarray(baseline, dtype=float)
+    treatment, baseline = (np.asarray(arm, dtype=float) for arm in (treatment, baseline))
     labels = np.asarray(labels)
     if treatment.shape != baseline.shape or treatment.ndim != 2 or treatment.shape[1] != len(labels):
         raise ValueError(
@@ -147,7 +147,7 @@ def delong_interval(labels: Array, scores: Array, level: float = 0.95) -> tuple[
         ValueError: with fewer than 2 images of a class.
 
     Reference:
-        DeLong et al., "Comparing the Areas under Two or More Correlated Receiver Operating Characteristic Curves", 1988.
+        DeLong et al., "Comparing the Areas under Two or More Correlated ROC Curves", 1988.
     """
     labels, scores = np.asarray(labels), np.asarray(scores, dtype=float)
     positive, negative = scores[labels == 1], scores[labels == 0]

@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / "bundles" / "colon" / "configs"
 SMALL = {
     "image_size": 32,
+    "classifier_size": 32,
     "shots": 3,
     "rank": 2,
     "max_steps": 3,
