@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 from pathlib import Path
+from typing import Any
 
 from monai.bundle import ConfigWorkflow
 
@@ -61,11 +62,22 @@ def evaluate_arm(workflow: ConfigWorkflow, mixing: str) -> Path:
     return Path(nested.parser.get_parsed_content("evaluation_dir"))
 
 
-def publish_model(checkpoint: str | Path, model_path: str | Path, class_names: list[str]) -> None:
-    """Copies a checkpoint to where the bundle keeps its model, with the class names beside it."""
+def publish_model(
+    checkpoint: str | Path, model_path: str | Path, class_names: list[str], classifier: str, classifier_size: int
+) -> None:
+    """Copies a checkpoint to where the bundle keeps its model, with what inference must know of it beside it.
+
+    Args:
+        checkpoint: of the classifier.
+        model_path: where to; what is known of it goes into the JSON file of the same name.
+        class_names: in the order of the labels.
+        classifier: its architecture.
+        classifier_size: pixels that it sees.
+    """
     with atomic_path(model_path) as temporary:
         shutil.copyfile(checkpoint, temporary)
-    write_json(Path(model_path).with_name("class_names.json"), class_names)
+    known = {"class_names": class_names, "classifier": classifier, "classifier_size": classifier_size}
+    write_json(Path(model_path).with_suffix(".json"), known)
 
 
 def summarize(workflow: ConfigWorkflow, output_dir: Path, table: str) -> None:
@@ -94,7 +106,13 @@ def base_model_line(base_model: str) -> str:
     return f"Base model: {base_model}."
 
 
-def class_names_of_model(bundle_root: str, default: list[str]) -> list[str]:
-    """The class names that training left beside the bundle's model, or the bundle's own."""
-    path = Path(bundle_root) / "models" / "class_names.json"
-    return list(read_json(path)) if path.exists() else default
+def model_setting(model_path: str, name: str, default: Any) -> Any:
+    """What training noted beside a model, or a default before any training.
+
+    Args:
+        model_path: of the model.
+        name: "class_names", "classifier" or "classifier_size".
+        default: what the bundle says.
+    """
+    path = Path(model_path).with_suffix(".json")
+    return read_json(path)[name] if path.exists() else default

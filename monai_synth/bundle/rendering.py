@@ -124,7 +124,7 @@ def _with_settings(config: dict[str, Any], spec: BundleSpec) -> dict[str, Any]:
     config = {key: values.get(key, value) for key, value in config.items()}
     if "class_names" in config and "model_path" in config and "shots" not in config:
         names = repr(spec.class_names)
-        config["class_names"] = f"$monai_synth.bundle.class_names_of_model(@bundle_root, {names})"
+        config["class_names"] = f"$monai_synth.bundle.model_setting(@model_path, 'class_names', {names})"
     return config
 
 

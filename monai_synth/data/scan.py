@@ -160,6 +160,9 @@ def _images_of_folder(
             images.append(_Image(path, folder.name, group))
         if len(images) == before:
             findings.append(Finding("error", folder.name, "is a class folder without images. Fill it or remove it."))
+    for path in sorted(source.iterdir()):
+        if path.is_file() and is_image_name(path) and not path.name.startswith("."):
+            findings.append(Finding("warning", path.name, "lies outside the class folders and is not used."))
     lost = sorted(set(known) - used) if class_names is None else []
     for relative in lost:
         findings.append(Finding("warning", relative, "stands in groups.csv but is not in the folder."))

@@ -88,7 +88,8 @@ def test_the_main_job_goes_from_a_folder_to_a_table(settings, capsys):
     assert all(str(settings["dataset_dir"]) in row["image"] for row in tested[0])
     assert all(is_marked_synthetic(path) for path in (out / "synthetic").rglob("*.png"))
     assert (out / "real_and_synthetic.png").exists()
-    assert read_json(Path(settings["model_path"]).with_name("class_names.json")) == ["benign", "malignant"]
+    known = read_json(Path(settings["model_path"]).with_suffix(".json"))
+    assert known == {"class_names": ["benign", "malignant"], "classifier": "test_resnet", "classifier_size": 32}
     assert settings["base_model"] in capsys.readouterr().out.splitlines()[-1]
     drawn = StableDiffusionPipeline.from_pretrained(settings["base_model"], safety_checker=None)
     drawn.load_lora_weights(out / "adapter")  # a standard adapter
@@ -106,7 +107,8 @@ def test_the_main_job_goes_from_a_folder_to_a_table(settings, capsys):
     assert "a split is made once" in root_message(error) and "seed: 0 -> 1" in root_message(error)
 
     run(["train", "evaluate"], settings)
-    run("inference", settings, output_dir=str(out / "new"), class_names=["benign", "malignant"])
+    given = {key: settings[key] for key in ("dataset_dir", "model_path", "device")}
+    run_bundle(config_file=str(CONFIGS / "inference.json"), output_dir=str(out / "new"), **given)
     rows = list(csv.DictReader(open(out / "new" / "predictions.csv")))
     assert len(rows) == 40 and all(
         0.99 < float(row["prob_benign"]) + float(row["prob_malignant"]) < 1.01 for row in rows
@@ -269,8 +271,6 @@ def test_monai_finds_its_properties(settings):
         workflow_type="infer",
         dataset_dir=settings["dataset_dir"],
         model_path=settings["model_path"],
-        classifier="test_resnet",
-        class_names=["benign", "malignant"],
         device="cpu",
     )
     inference.initialize()

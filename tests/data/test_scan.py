@@ -57,6 +57,7 @@ def test_everything_wrong_is_listed_at_once(image_folder, tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "outside.png")
     (folder / "a" / "link.png").symlink_to(tmp_path / "outside.png")
     (folder / "a" / ".hidden.png").write_text("ignored")
+    Image.new("RGB", (8, 8)).save(folder / "stray.png")
     found = messages(check(folder, shots=5))
     assert "is not an image" in found["a/text.jpg"]
     assert "is not an image" in found["b/empty.png"]
@@ -65,6 +66,7 @@ def test_everything_wrong_is_listed_at_once(image_folder, tmp_path):
     assert "outside the folder" in found["a/link.png"]
     assert "has 3 images, fewer than shots=5" in found["a"]
     assert not any(".hidden" in path for path in found)
+    assert "not used" in messages(check(folder), "warning")["stray.png"]
     with pytest.raises(ValueError, match="(?s)cannot be used, 5 problems.*text.jpg.*"):
         scan(folder)
 
