@@ -39,7 +39,13 @@ def plan_requests(
 
     Raises:
         KeyError: for a class without a prompt.
+        ValueError: for a class whose name cannot be the name of a folder.
     """
+    unfit = [name for name in class_names if name in ("", ".", "..") or set(name) & set("/\\\0")]
+    if unfit:
+        raise ValueError(
+            f"The class names {unfit} cannot be names of folders. Rename them without '/', '\\', '.' or '..'."
+        )
     wanted = class_names if requested is None else requested
     missing = [name for name in wanted if name not in prompts]
     if missing:

@@ -135,8 +135,9 @@ class SamplingPrepareBatch(PrepareBatch):
         return noise.to(device, **kwargs), None, (), {"context": contexts.to(device), "empty": empty.to(device)}
 
     def context(self, prompt: str) -> Tensor:
-        """Features of one prompt, shape (L, D), computed once."""
-        if prompt not in self._contexts:
+        """Features of one prompt, shape (L, D), computed once unless the text encoder is being trained."""
+        learns = any(parameter.requires_grad for parameter in self.diffusion.text_encoder.parameters())
+        if learns or prompt not in self._contexts:
             self._contexts[prompt] = self.diffusion.encode_prompts([prompt])[0]
         return self._contexts[prompt]
 

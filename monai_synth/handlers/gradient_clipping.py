@@ -17,6 +17,10 @@ class GradientClipping:
     Args:
         parameters: whose gradients are limited together.
         max_norm: largest Euclidean norm.
+
+    Raises:
+        RuntimeError: when the norm is not a finite number, which a finite loss can have. Under mixed precision the
+            scaler passes over such a step by itself.
     """
 
     def __init__(self, parameters: Iterable[Tensor], max_norm: float = 1.0) -> None:
@@ -31,7 +35,12 @@ class GradientClipping:
             return
         if engine.scaler is not None:  # mixed precision scales gradients; the norm is meant unscaled
             engine.scaler.unscale_(engine.optimizer)
-        torch.nn.utils.clip_grad_norm_(self.parameters, self.max_norm)
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.max_norm)
+        if engine.scaler is None and not bool(norm.isfinite()):
+            raise RuntimeError(
+                f"The norm of the gradient is {norm.item()} at step {engine.state.iteration}. Nothing of this step was "
+                "kept; the last good state is on the disk. Lower the learning rate."
+            )
 
 
 def steps_now(engine: Any) -> bool:

@@ -84,6 +84,9 @@ class SamplingInferer(Inferer):
 
         Returns:
             Images of shape (B, 3, H, W), float32 in [0, 1].
+
+        Raises:
+            RuntimeError: when an image holds numbers that are not finite, which would be written as black.
         """
         scheduler = self.build_scheduler()
         latents = inputs * scheduler.init_noise_sigma
@@ -91,7 +94,14 @@ class SamplingInferer(Inferer):
             scaled = scheduler.scale_model_input(latents, timestep)
             prediction = self.predict(network, scaled, timestep, context, empty)
             latents = scheduler.step(prediction, timestep, latents).prev_sample
-        return self.diffusion.decode(latents)
+        images = self.diffusion.decode(latents)
+        broken = int((~images.isfinite()).flatten(1).any(dim=1).sum())
+        if broken:
+            raise RuntimeError(
+                f"{broken} of {len(images)} images hold numbers that are not finite. The adapter has diverged, or the "
+                "base overflows in half precision: fine-tune anew with a lower learning rate, or draw in float32."
+            )
+        return images
 
     def predict(self, network: nn.Module, x: Tensor, timestep: Tensor, context: Tensor, empty: Tensor) -> Tensor:
         """The denoiser's prediction at one timestep, guided where guidance acts."""

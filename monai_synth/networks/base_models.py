@@ -10,7 +10,10 @@ from typing import Any
 
 EMBEDDED = {"nano": Path(__file__).resolve().parents[1] / "assets" / "nano"}
 WEIGHTED_PARTS = ("unet", "vae", "text_encoder")
-READ = ["*.json", "*.txt", "*.safetensors", "*.model"]
+# Only the parts that are used: hubs also keep single-file checkpoints of several gigabytes at the top of a repository.
+READ = ["model_index.json", "scheduler/*.json", "tokenizer/*.json", "tokenizer/*.txt"]
+READ += [f"{part}/*{ending}" for part in WEIGHTED_PARTS for ending in (".json", ".safetensors")]
+VARIANTS = ["*.fp16.*", "*.bf16.*", "*.non_ema.*", "*.ema.*"]
 
 
 def resolve_base_model(name: str) -> Path:
@@ -38,13 +41,20 @@ def resolve_base_model(name: str) -> Path:
     return _checked(_from_hub(name), name)
 
 
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of one part that are read: those of full precision or, where there are none, of fp16."""
+    files = sorted(folder.glob("*.safetensors"))
+    plain = [path for path in files if not any(path.match(pattern) for pattern in VARIANTS)]
+    return plain or [path for path in files if ".fp16." in path.name]
+
+
 def _checked(folder: Path, name: str) -> Path:
     if not (folder / "model_index.json").is_file():
         raise FileNotFoundError(
             f"The base model {name!r} in {folder} has no model_index.json: it is no pipeline in diffusers' format."
         )
     for part in WEIGHTED_PARTS:
-        if not list((folder / part).glob("*.safetensors")):
+        if not weight_files(folder / part):
             raise FileNotFoundError(
                 f"The base model {name!r} has no safetensors weights in {folder / part}. Pickled weights (.bin, .ckpt) "
                 "are never read; save the pipeline with safe_serialization=True first."
@@ -59,10 +69,14 @@ def _from_hub(name: str) -> Path:
     repo, _, revision = name.partition("@")
     options: dict[str, Any] = {"revision": revision or None, "allow_patterns": READ}
     try:
-        return Path(snapshot_download(repo, local_files_only=True, **options))
-    except Exception:  # not in the cache: ask the hub, once
+        return _checked(Path(snapshot_download(repo, local_files_only=True, **options)), name)
+    except Exception:  # not in the cache, or only a part of it: ask the hub, once
+        options |= {"etag_timeout": 5, "max_workers": 2}
         try:
-            return Path(snapshot_download(repo, etag_timeout=5, max_workers=2, **options))
+            folder = Path(snapshot_download(repo, ignore_patterns=VARIANTS, **options))
+            if not all(weight_files(folder / part) for part in WEIGHTED_PARTS):
+                folder = Path(snapshot_download(repo, **options))  # some keep half precision alone
+            return folder
         except Exception as error:
             raise RuntimeError(
                 f"The base model {name!r} is not on this machine and the hub could not give it "
@@ -72,7 +86,7 @@ def _from_hub(name: str) -> Path:
 
 def fingerprint(folder: Path) -> str:
     """The SHA-256 of a base model's weights, the same wherever the folder lies, 64 hexadecimal digits."""
-    files = sorted(path for part in WEIGHTED_PARTS for path in (folder / part).glob("*.safetensors"))
+    files = sorted(path for part in WEIGHTED_PARTS for path in weight_files(folder / part))
     return _fingerprint(tuple((str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in files))
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
-from .base_models import fingerprint, resolve_base_model
+from .base_models import fingerprint, resolve_base_model, weight_files
 
 logger = logging.getLogger(__name__)
 transformers_logging.disable_progress_bar()  # reading a file of a few seconds needs none
@@ -40,21 +40,18 @@ class LatentDiffusion:
         if not (self.folder / "unet").is_dir() or (self.folder / "text_encoder_2").is_dir():
             raise ValueError(f"{base_model!r} is not a Stable Diffusion 1.x or 2.x; only those can be used.")
         options: dict[str, Any] = {"use_safetensors": True, "torch_dtype": dtype, "local_files_only": True}
-        options |= self._variant()
-        self.autoencoder: Any = self._frozen(AutoencoderKL.from_pretrained(self.folder / "vae", **options))
-        self.unet: Any = self._frozen(UNet2DConditionModel.from_pretrained(self.folder / "unet", **options))
-        self.text_encoder: Any = self._frozen(CLIPTextModel.from_pretrained(self.folder / "text_encoder", **options))
+        self.autoencoder: Any = self._part(AutoencoderKL, "vae", options)
+        self.unet: Any = self._part(UNet2DConditionModel, "unet", options)
+        self.text_encoder: Any = self._part(CLIPTextModel, "text_encoder", options)
         self.tokenizer: Any = CLIPTokenizer.from_pretrained(self.folder / "tokenizer", local_files_only=True)
         self.noise_scheduler: Any = DDPMScheduler.from_pretrained(self.folder / "scheduler")
         if self.prediction_type not in ("epsilon", "v_prediction"):
             raise ValueError(f"{base_model!r} predicts {self.prediction_type!r}; epsilon and v_prediction can be used.")
 
-    def _variant(self) -> dict[str, str]:
-        files = list((self.folder / "unet").glob("*.safetensors"))
-        return {"variant": "fp16"} if files and all(".fp16." in path.name for path in files) else {}
-
-    def _frozen(self, module: torch.nn.Module) -> torch.nn.Module:
-        return module.to(self.device).eval().requires_grad_(False)
+    def _part(self, kind: Any, name: str, options: dict[str, Any]) -> torch.nn.Module:
+        folder = self.folder / name
+        variant = "fp16" if ".fp16." in weight_files(folder)[0].name else None
+        return kind.from_pretrained(folder, variant=variant, **options).to(self.device).eval().requires_grad_(False)
 
     @property
     def fingerprint(self) -> str:

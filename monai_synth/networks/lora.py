@@ -121,7 +121,16 @@ def save_adapter(network: LoRADenoiser, folder: str | Path, metadata: dict[str, 
 
     Returns:
         The path of the file.
+
+    Raises:
+        RuntimeError: when a weight is not a finite number; a file that is there stays as it was.
     """
+    broken = [name for name, value in network.named_parameters() if value.requires_grad and not value.isfinite().all()]
+    if broken:
+        raise RuntimeError(
+            f"{len(broken)} tensors of the adapter are not finite numbers, the first is {broken[0]}. It was not "
+            f"written; the last good adapter, if there is one, stays in {folder}. Lower the learning rate."
+        )
     text = network.text_encoder if network.trains_text_encoder else None
     with tempfile.TemporaryDirectory() as scratch:
         StableDiffusionPipeline.save_lora_weights(

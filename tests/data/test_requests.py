@@ -29,6 +29,12 @@ def test_a_class_without_a_prompt_is_named():
         plan_requests(["a", "c"], PROMPTS, 1, seed=0)
 
 
+@pytest.mark.parametrize("name", ["../a", "a/b", "a\\b", "..", ""])
+def test_a_class_name_cannot_lead_out_of_the_folder(name):
+    with pytest.raises(ValueError, match="cannot be names of folders. Rename them"):
+        plan_requests([name], {name: "p"}, 1, seed=0)
+
+
 def test_only_whole_and_unchanged_images_count_as_done(tmp_path):
     requests = plan_requests(["a"], PROMPTS, 5, seed=0)
     lines = []

@@ -1,8 +1,13 @@
 import pytest
 import torch
 
-from monai_synth.engines import ClassificationPrepareBatch, LatentDiffusionPrepareBatch, noise_of_seeds
-from monai_synth.networks import LatentDiffusion
+from monai_synth.engines import (
+    ClassificationPrepareBatch,
+    LatentDiffusionPrepareBatch,
+    SamplingPrepareBatch,
+    noise_of_seeds,
+)
+from monai_synth.networks import LatentDiffusion, LoRADenoiser
 
 
 def batch_of(diffusion, count=64):
@@ -65,3 +70,14 @@ def test_labels_travel_with_their_weights():
     image, target = ClassificationPrepareBatch()(batch, "cpu")
     assert torch.equal(image, batch["image"])
     assert torch.equal(target["label"], batch["label"]) and torch.equal(target["weight"], batch["weight"])
+
+
+@pytest.mark.parametrize("learns", [False, True])
+def test_prompts_are_encoded_anew_while_the_text_encoder_learns(miniature, learns):
+    diffusion = LatentDiffusion(str(miniature()))
+    network = LoRADenoiser(diffusion, rank=2, train_text_encoder=learns)
+    prepare = SamplingPrepareBatch(diffusion, 32)
+    before = prepare.context("a cell")
+    for parameter in network.trainable_parameters():
+        torch.nn.init.constant_(parameter, 0.2)
+    assert torch.equal(prepare.context("a cell"), before) is not learns

@@ -114,6 +114,20 @@ def test_the_gradient_is_limited_only_when_the_optimizer_steps():
     assert norms[2] == pytest.approx(0.5, rel=1e-4)  # the last iteration steps as well
 
 
+def test_a_gradient_that_is_no_number_stops_before_the_weights_change(tmp_path):
+    class RootOfZero(SquaredError):  # its value is finite, its slope is not
+        def forward(self, prediction, target):
+            return super().forward(prediction, target) + (prediction.sum() * 0).sqrt()
+
+    trainer, network, _ = make_trainer(epochs=1)
+    GradientClipping(network.parameters()).attach(trainer)
+    trainer.loss_function = RootOfZero()
+    before = network.weight.clone()
+    with pytest.raises(RuntimeError, match="norm of the gradient is nan at step 1.*last good state is on the disk"):
+        trainer.run()
+    assert torch.equal(network.weight, before)
+
+
 def test_a_loss_that_is_no_number_stops_before_the_weights_change(tmp_path):
     trainer, network, _ = make_trainer(tmp_path, epochs=2, extra=[StopOnNonFiniteLoss("Lower --rate.")])
     trainer.run()

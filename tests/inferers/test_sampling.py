@@ -69,3 +69,13 @@ def test_guidance_one_and_an_empty_interval_ask_the_network_once(diffusion):
 def test_an_unknown_scheduler_is_refused(diffusion):
     with pytest.raises(ValueError, match="no scheduler 'euler'. Choose one of dpmsolver"):
         SamplingInferer(diffusion, scheduler="euler")
+
+
+def test_images_that_are_no_numbers_are_not_given_out(diffusion):
+    class Diverged(Denoiser):
+        def forward(self, x, timesteps=None, context=None):
+            return super().forward(x, timesteps, context) * float("nan")
+
+    noise, _, _, features = SamplingPrepareBatch(diffusion, 32)({"seed": [1, 2], "prompt": ["a", "b"]})
+    with pytest.raises(RuntimeError, match="2 of 2 images hold numbers that are not finite. The adapter has diverged"):
+        SamplingInferer(diffusion, 2)(noise, Diverged(diffusion), **features)

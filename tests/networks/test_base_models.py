@@ -1,5 +1,6 @@
 import shutil
 
+import huggingface_hub
 import pytest
 
 from monai_synth.networks import LatentDiffusion, fingerprint, resolve_base_model
@@ -57,3 +58,50 @@ def test_another_kind_of_pipeline_is_refused(miniature, tmp_path):
     (folder / "text_encoder_2").mkdir()
     with pytest.raises(ValueError, match="is not a Stable Diffusion 1.x or 2.x"):
         LatentDiffusion(str(folder))
+
+
+def test_a_variant_beside_the_weights_changes_neither_fingerprint_nor_what_is_read(miniature, tmp_path):
+    folder = tmp_path / "both"
+    shutil.copytree(miniature(), folder)
+    for part in ("unet", "vae", "text_encoder"):
+        for path in (miniature() / part).glob("*.safetensors"):
+            shutil.copy(path, (folder / part / path.name).with_suffix(".fp16.safetensors"))
+            shutil.copy(path, (folder / part / path.name).with_suffix(".non_ema.safetensors"))
+    assert fingerprint(folder) == fingerprint(miniature())
+    assert LatentDiffusion(str(folder)).prediction_type == "epsilon"
+
+
+@pytest.mark.parametrize("only_half", [False, True])
+def test_an_interrupted_download_is_completed_and_only_what_is_used_is_asked_for(
+    miniature, tmp_path, monkeypatch, only_half
+):
+    """The hub is played by a folder that has what real ones have: variants and single-file checkpoints."""
+    asked, remote = [], tmp_path / "remote"
+    shutil.copytree(miniature(), remote)
+    for part in ("unet", "vae", "text_encoder"):
+        for path in list((remote / part).glob("*.safetensors")):
+            (path.rename if only_half else lambda name: shutil.copy(path, name))(path.with_suffix(".fp16.safetensors"))
+    (remote / "v1-5-pruned.safetensors").write_bytes(b"large")
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    shutil.copy(remote / "model_index.json", cache)  # all that an interrupted download left
+
+    def download(repo, local_files_only=False, allow_patterns=None, ignore_patterns=None, **options):
+        if not local_files_only:
+            names = [str(path.relative_to(remote)) for path in remote.rglob("*") if path.is_file()]
+            for name in huggingface_hub.utils.filter_repo_objects(
+                names, allow_patterns=allow_patterns, ignore_patterns=ignore_patterns
+            ):
+                asked.append(name)
+                (cache / name).parent.mkdir(exist_ok=True)
+                shutil.copy(remote / name, cache / name)
+        return str(cache)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    assert resolve_base_model("owner/model") == cache
+    assert LatentDiffusion("owner/model").prediction_type == "epsilon"
+    assert any(".fp16." in name for name in asked) is only_half
+    assert not any("pruned" in name for name in asked)
+    count = len(asked)
+    resolve_base_model("owner/model")
+    assert len(asked) == count  # whole now: the hub is not asked again

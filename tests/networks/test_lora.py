@@ -121,3 +121,36 @@ def test_without_an_adapter_the_base_draws(miniature):
     noise, context = noise_of_seeds([1], (4, 8, 8)), diffusion.encode_prompts(["x"])
     expected = diffusion.unet(noise, torch.tensor([10]), context).sample
     torch.testing.assert_close(network(noise, torch.tensor([10]), context), expected)
+
+
+@pytest.mark.parametrize("with_text", [False, True])
+@pytest.mark.parametrize("alpha", [1, 16])
+def test_the_file_keeps_what_was_trained_whatever_its_scale(miniature, tmp_path, with_text, alpha):
+    torch.manual_seed(0)
+    diffusion = LatentDiffusion(str(miniature()))
+    network = LoRADenoiser(diffusion, rank=4, alpha=alpha, train_text_encoder=with_text)
+    for parameter in network.trainable_parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    save_adapter(network, tmp_path, {})
+    loaded = load_adapter(LatentDiffusion(str(miniature())), tmp_path)
+    x, timesteps, ids = torch.randn(2, 4, 8, 8), torch.tensor([10, 500]), diffusion.token_ids(["a", "b"])
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(x, timesteps, ids), network.eval()(x, timesteps, ids), atol=1e-5, rtol=0)
+
+
+def test_a_diverged_adapter_is_not_written_over_a_good_one(miniature, tmp_path):
+    _, network = trained(miniature())
+    before = save_adapter(network, tmp_path, {"steps": 3}).read_bytes()
+    torch.nn.init.constant_(next(network.trainable_parameters()), float("nan"))
+    with pytest.raises(RuntimeError, match="1 tensors of the adapter are not finite.*last good adapter.* stays"):
+        save_adapter(network, tmp_path, {"steps": 6})
+    assert (tmp_path / ADAPTER_FILE).read_bytes() == before
+
+
+def test_what_cannot_be_adapted_is_refused(miniature):
+    with pytest.raises(ValueError, match="Target modules .*nope.* not found"):
+        LoRADenoiser(LatentDiffusion(str(miniature())), target_modules=["nope"])
+    diffusion = LatentDiffusion(str(miniature()))
+    LoRADenoiser(diffusion)
+    with pytest.raises(ValueError, match="default already exists"):
+        LoRADenoiser(diffusion)
