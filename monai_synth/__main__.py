@@ -1,4 +1,4 @@
-"""Command line: `python -m monai_synth check DIR`, `phantoms DIR`, `new_bundle NAME`."""
+"""Command line: `python -m monai_synth` with `check`, `phantoms`, `new_bundle`, `report`, `export` or `import`."""
 
 from __future__ import annotations
 
@@ -15,10 +15,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _add_check(commands)
     _add_phantoms(commands)
     _add_new_bundle(commands)
+    _add_report(commands)
+    _add_export(commands)
+    _add_import(commands)
     options = parser.parse_args(arguments)
     try:
         return options.run(options)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ModuleNotFoundError) as error:
         print(f"Error: {error}", file=sys.stderr)
         return 2
 
@@ -33,7 +36,8 @@ def _add_check(commands: argparse._SubParsersAction) -> None:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from .data.scan import check, findings_as_json
+    from .data.findings import findings_as_json
+    from .data.scan import check
 
     findings = check(options.source, groups=options.groups, shots=options.shots)
     errors = sum(finding.level == "error" for finding in findings)
@@ -97,6 +101,63 @@ def _new_bundle(options: argparse.Namespace) -> int:
         print(f"  prompt of {class_name}: {options.prompt_template.format(phrase=phrase)}")
     print(f"  prompts and settings: {folder}/configs/train.json; licence of the images: {folder}/docs/data_license.txt")
     print(f"Then: python -m monai.bundle run --config_file {folder}/configs/train.json")
+    return 0
+
+
+def _add_report(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser("report", help="writes report.html and report.json of a run from its files")
+    parser.add_argument("output_dir", help="output folder of a run of train.json, and assess.json where there is one")
+    parser.add_argument("--include_real_images", action="store_true", help="show real images, which are patient data")
+    parser.set_defaults(run=_report)
+
+
+def _report(options: argparse.Namespace) -> int:
+    from .report import write_report
+
+    print(f"Wrote {write_report(options.output_dir, options.include_real_images)}.")
+    return 0
+
+
+def _add_export(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser("export", help="packs the accepted synthetic images of a run for others")
+    parser.add_argument("output_dir", help="output folder of a run whose images filter.json has sorted")
+    parser.add_argument("package", help="path of the zip that is written; with --dicom of the folder")
+    parser.add_argument("--dicom", action="store_true", help="write a folder of DICOM files instead of a zip")
+    parser.add_argument("--filter", default="standard", help="which filter's images")
+    parser.add_argument("--export_although_leak_found", action="store_true", help="against the verdict of the audit")
+    parser.set_defaults(run=_export)
+
+
+def _export(options: argparse.Namespace) -> int:
+    from .data.exchange import export_package
+
+    if options.dicom:
+        from .data.dicom import export_dicom
+
+        written = export_dicom(options.output_dir, options.package, options.filter, options.export_although_leak_found)
+        print(f"Wrote {options.package}: {', '.join(f'{name} {count}' for name, count in written.items())}.")
+        return 0
+    found = export_package(options.output_dir, options.package, options.filter, options.export_although_leak_found)
+    counts = ", ".join(f"{name} {count}" for name, count in found["images"].items())
+    print(f"Wrote {options.package}: {counts}. Verdict on the images: {found['verdict']}.")
+    return 0
+
+
+def _add_import(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser("import", help="verifies and unpacks a package of `export`")
+    parser.add_argument("package", help="path of the zip")
+    parser.add_argument("folder", help="is made; must not exist")
+    parser.set_defaults(run=_import)
+
+
+def _import(options: argparse.Namespace) -> int:
+    from .data.exchange import import_package
+
+    found = import_package(options.package, options.folder)
+    counts = ", ".join(f"{name} {count}" for name, count in found["images"].items())
+    print(f"Every file of {options.package} is what its manifest says: {counts}.")
+    print(f"Verdict on the images: {found['verdict']}.")
+    print(f"To train with them: --synthetic_datalist {options.folder}/datalist.json")
     return 0
 
 

@@ -42,3 +42,8 @@ def test_a_new_bundle_names_its_prompts(image_folder, tmp_path, capsys):
     assert main(arguments) == 2 and "exists" in capsys.readouterr().err
     assert main(["new_bundle", "no name", *arguments[2:]]) == 2
     assert "cannot name a bundle" in capsys.readouterr().err
+
+
+def test_a_report_needs_a_run(tmp_path, capsys):
+    assert main(["report", str(tmp_path)]) == 2
+    assert "There is no datalist" in capsys.readouterr().err

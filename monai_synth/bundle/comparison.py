@@ -7,7 +7,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import torch
 from monai.bundle import ConfigWorkflow
+from torch import nn
 
 from ..data.records import class_names_of, load_datalist, select
 from ..report.figures import draw_real_and_synthetic
@@ -17,7 +19,12 @@ from .stages import execute, nested_workflow, required_workflow, stage_of
 
 logger = logging.getLogger(__name__)
 
-ARM_NAMES = {"none": "real images alone", "synthetic": "synthetic images alone", "real+synthetic": "real + synthetic"}
+ARM_NAMES = {
+    "none": "real images alone",
+    "synthetic": "synthetic images alone",
+    "real+synthetic": "real + synthetic",
+    "fill-up": "filled up",
+}
 
 
 def compare() -> str:
@@ -32,15 +39,21 @@ def compare() -> str:
     workflow = required_workflow("compare")
     parser = workflow.parser
     mixing, baseline = parser.get_parsed_content("mixing"), parser.get_parsed_content("baseline")
-    folders = {ARM_NAMES[mixing]: evaluate_arm(workflow, mixing)}
+    folders = {arm_name(workflow, mixing): evaluate_arm(workflow, mixing)}
     if baseline and baseline != mixing:
         train_arm(workflow, baseline)
-        folders[ARM_NAMES[baseline]] = evaluate_arm(workflow, baseline)
+        folders[arm_name(workflow, baseline)] = evaluate_arm(workflow, baseline)
     output_dir = Path(parser.get_parsed_content("output_dir"))
     table = results_table(dict(reversed(folders.items())))
     write_text(output_dir / "results.txt", table + "\n")
     summarize(workflow, output_dir, table)
     return table
+
+
+def arm_name(workflow: ConfigWorkflow, mixing: str) -> str:
+    """What an arm was trained on: with the evaluator in the trainer's place, on nothing."""
+    config: Any = workflow.parser["train"]
+    return "nothing (zero-shot)" if config["trainer"] == "@validate::evaluator" else ARM_NAMES[mixing]
 
 
 def train_arm(workflow: ConfigWorkflow, mixing: str) -> None:
@@ -63,20 +76,36 @@ def evaluate_arm(workflow: ConfigWorkflow, mixing: str) -> Path:
 
 
 def publish_model(
-    checkpoint: str | Path, model_path: str | Path, class_names: list[str], classifier: str, classifier_size: int
+    network: nn.Module,
+    checkpoint: str | Path,
+    model_path: str | Path,
+    class_names: list[str],
+    classifier: str,
+    classifier_size: int,
 ) -> None:
-    """Copies a checkpoint to where the bundle keeps its model, with what inference must know of it beside it.
+    """Puts a trained classifier where the bundle keeps its model, with what inference must know of it beside it.
+
+    A network with a `deployed` form, such as one with adapters, is published in that form.
 
     Args:
+        network: takes the weights of the checkpoint.
         checkpoint: of the classifier.
         model_path: where to; what is known of it goes into the JSON file of the same name.
         class_names: in the order of the labels.
-        classifier: its architecture.
+        classifier: its name in this run.
         classifier_size: pixels that it sees.
     """
+    network.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True))
+    deploy: Any = getattr(network, "deployed", None)
+    published: Any = deploy() if deploy else network
     with atomic_path(model_path) as temporary:
-        shutil.copyfile(checkpoint, temporary)
+        if deploy:
+            torch.save({key: value.cpu() for key, value in published.state_dict().items()}, temporary)
+        else:
+            shutil.copyfile(checkpoint, temporary)
     known = {"class_names": class_names, "classifier": classifier, "classifier_size": classifier_size}
+    if hasattr(published, "describe"):  # a network of the user's own has to be named in inference.json as well
+        known["architecture"] = published.describe()
     write_json(Path(model_path).with_suffix(".json"), known)
 
 
@@ -86,7 +115,7 @@ def summarize(workflow: ConfigWorkflow, output_dir: Path, table: str) -> None:
     records = load_datalist(output_dir / "datalist.json")
     class_names = class_names_of(output_dir / "datalist.json")
     written = [output_dir / "results.txt", Path(parser.get_parsed_content("arm_dir"))]
-    drawn = output_dir / "synthetic" / "datalist.json"
+    drawn = Path(parser.get_parsed_content("synthetic_datalist"))
     if drawn.exists():
         picture = output_dir / "real_and_synthetic.png"
         draw_real_and_synthetic(select(records, "shots"), load_datalist(drawn), class_names, picture)
@@ -111,8 +140,8 @@ def model_setting(model_path: str, name: str, default: Any) -> Any:
 
     Args:
         model_path: of the model.
-        name: "class_names", "classifier" or "classifier_size".
+        name: "class_names", "classifier", "classifier_size" or "architecture".
         default: what the bundle says.
     """
     path = Path(model_path).with_suffix(".json")
-    return read_json(path)[name] if path.exists() else default
+    return read_json(path).get(name, default) if path.exists() else default

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from types import TracebackType
 
-SPOKEN = (ValueError, TypeError, KeyError, FileNotFoundError, PermissionError, RuntimeError, OSError)
+SPOKEN = (ValueError, TypeError, KeyError, FileNotFoundError, PermissionError, RuntimeError, OSError, MemoryError)
 PACKAGE = str(Path(__file__).resolve().parents[1])
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import logging
@@ -14,13 +13,16 @@ from typing import Any
 from monai.bundle import ConfigWorkflow
 
 from ..data.mixing import MIXING
+from ..data.prompts import check_attributes
+from ..metrics.filters import FILTERS
 from ..utils.io import read_json
+from .classifier_check import check_classifier
 from .session import plain_settings
 
 logger = logging.getLogger(__name__)
 
 PHANTOM = "phantom"  # the value of `dataset_dir` that stands for the drawn images
-SPLIT_SETTINGS = ("class_names", "groups", "shots", "num_folds", "fold", "seed")
+SPLIT_SETTINGS = ("class_names", "groups", "find_duplicates", "shots", "num_folds", "fold", "seed")
 PHANTOM_SETTINGS = ("phantom_set", "phantoms_per_class", "phantom_patients", "image_size")
 
 # name: (type, smallest, largest)
@@ -32,6 +34,11 @@ NUMBERS: dict[str, tuple[type, float, float]] = {
     "image_size": (int, 32, 2048),
     "classifier_size": (int, 32, 2048),
     "rank": (int, 1, 1024),
+    "lora_alpha": (float, 1e-3, 1e6),
+    "lora_dropout": (float, 0.0, 0.99),
+    "ema_decay": (float, 0.0, 0.999999),
+    "noise_offset": (float, 0.0, 1.0),
+    "accumulate_steps": (int, 1, 4096),
     "max_steps": (int, 1, 10**7),
     "adapter_batch_size": (int, 1, 4096),
     "adapter_learning_rate": (float, 1e-8, 1.0),
@@ -44,9 +51,24 @@ NUMBERS: dict[str, tuple[type, float, float]] = {
     "batch_size": (int, 1, 4096),
     "learning_rate": (float, 1e-8, 1.0),
     "real_weight": (float, 0.0, 1.0),
+    "real_share": (float, 0.0, 1.0),
+    "synthetic_first": (float, 0.0, 1.0),
+    "filter_quantile": (float, 0.0, 0.5),
     "num_workers": (int, 0, 1024),
 }
-CHOICES = {"adapter_scope": ("dataset", "class"), "mixing": MIXING}
+OPTIONAL = ("lora_alpha", "ema_decay", "real_weight", "real_share")  # may be null
+CHOICES: dict[str, tuple[Any, ...]] = {
+    "adapter_scope": ("dataset", "class", "none"),
+    "mixing": MIXING,
+    "filter": tuple(FILTERS),
+    "amp": (None, "bfloat16", "float16"),
+    "variant": (None, "fp16"),
+    "lora_init": ("gaussian", "kaiming", "pissa"),
+    **{
+        name: (False, True)
+        for name in ("use_dora", "use_rslora", "gradient_checkpointing", "train_text_encoder", "find_duplicates")
+    },
+}
 
 
 def check_settings(workflow: ConfigWorkflow) -> None:
@@ -58,18 +80,21 @@ def check_settings(workflow: ConfigWorkflow) -> None:
     """
     settings = plain_settings(workflow.parser.config)
     for name, value in settings.items():
-        if name in NUMBERS:
+        if name in NUMBERS and not (value is None and name in OPTIONAL):
             check_number(name, value)
         if name in CHOICES and value not in CHOICES[name]:
             raise ValueError(f"{name} is {value!r}. It can be {', '.join(map(repr, CHOICES[name]))}.")
     if settings.get("fold", 0) >= settings.get("num_folds", 1000):
         raise ValueError(f"fold is {settings['fold']}, but there are {settings['num_folds']} folds, counted from 0.")
-    if "classifier" in settings:
-        check_classifier(settings["classifier"])
+    check_attributes(settings.get("attributes", {}))
+    if (
+        "classifier" in settings and workflow.parser.get("arm_dir") is not None
+    ):  # elsewhere network_def is another network
+        check_classifier(workflow.parser.config)
     if "base_model" in settings:
         from ..networks.base_models import resolve_base_model
 
-        resolve_base_model(settings["base_model"])
+        resolve_base_model(settings["base_model"], settings.get("variant"))
 
 
 def check_number(name: str, value: Any) -> None:
@@ -81,23 +106,6 @@ def check_number(name: str, value: Any) -> None:
         raise TypeError(f"{name} is {value!r}. It must be {word} from {low:g} to {high:g}.")
     if not low <= value <= high:
         raise ValueError(f"{name} is {value!r}. It must lie between {low:g} and {high:g}.")
-
-
-def check_classifier(name: str) -> None:
-    """Checks that timm knows a classifier.
-
-    Raises:
-        ValueError: names the nearest known ones.
-    """
-    import timm
-
-    if not isinstance(name, str) or not timm.is_model(name):
-        near = difflib.get_close_matches(str(name), timm.list_models(), n=3, cutoff=0.4)
-        raise ValueError(
-            f"timm has no model {name!r}. "
-            + (f"Near names are {', '.join(near)}. " if near else "")
-            + "timm.list_models() lists them all."
-        )
 
 
 def prepare_data(workflow: ConfigWorkflow) -> Path:
@@ -122,7 +130,12 @@ def prepare_data(workflow: ConfigWorkflow) -> Path:
     if path.exists():
         refuse_other_split(path, wanted)
         return path
-    records, class_names = scan(source, class_names=wanted["class_names"], groups=wanted["groups"])
+    records, class_names = scan(
+        source,
+        class_names=wanted["class_names"],
+        groups=wanted["groups"],
+        find_duplicates=wanted["find_duplicates"] is not False,
+    )
     records = assign_roles(
         records, shots=wanted["shots"], num_folds=wanted["num_folds"], fold=wanted["fold"], seed=wanted["seed"]
     )
@@ -137,7 +150,7 @@ def prepare_data(workflow: ConfigWorkflow) -> Path:
 
 def refuse_other_split(path: Path, wanted: dict[str, Any]) -> None:
     """Raises when a datalist was made with other settings or the files of its data set have changed since."""
-    from .stages import changed
+    from .stage_record import changed
 
     lines = changed(read_json(path).get("settings", {}), wanted)
     if lines:

@@ -1,4 +1,4 @@
-"""One adapter for the data set, or one for each class."""
+"""One adapter for the data set, one for each class, or none."""
 
 from __future__ import annotations
 
@@ -7,13 +7,24 @@ from pathlib import Path
 from .stages import execute, nested_workflow, required_workflow, run_pending
 
 
+def adapter_of(adapter_scope: str, adapter_dir: str) -> str | None:
+    """The folder of the adapter that is drawn with; None for the base alone."""
+    return None if adapter_scope == "none" else adapter_dir
+
+
 def fine_tune() -> None:
     """Trains the adapter of the running config, or one after another those of its classes, by `adapter_scope`.
 
-    Each class's adapter lies in a folder of its own below `adapter_dir` and is passed over when it is complete.
+    Each class's adapter lies in a folder of its own below `adapter_dir` and is passed over when it is complete. The
+    base is loaded once for all of them.
+
+    Raises:
+        ValueError: for the scope "none".
     """
     workflow = required_workflow("fine_tune")
     parser = workflow.parser
+    if parser.get_parsed_content("adapter_scope") == "none":
+        raise ValueError("adapter_scope is 'none', so there is nothing to fine-tune. Run generate.json or train.json.")
     if parser.get_parsed_content("adapter_scope") == "dataset":
         parser.get_parsed_content("train::trainer").run()
         return
@@ -31,10 +42,13 @@ def fine_tune() -> None:
 
 
 def generate() -> None:
-    """Draws the images that the running config lacks, each class with its own adapter when there is one."""
+    """Draws the images that the running config lacks, each class with its own adapter when there is one.
+
+    The base is loaded once, and one adapter after another is written into it.
+    """
     workflow = required_workflow("generate")
     parser = workflow.parser
-    if parser.get_parsed_content("adapter_scope") == "dataset":
+    if parser.get_parsed_content("adapter_scope") != "class":
         run_pending("dataset", "evaluator")
         return
     folder = Path(parser.get_parsed_content("adapter_dir"))

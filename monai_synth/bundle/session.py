@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -49,6 +51,26 @@ def is_plain(value: Any) -> bool:
 def plain_settings(config: Any) -> dict[str, Any]:
     """The settings among a config's top-level keys, in the config's order."""
     return {key: value for key, value in config.items() if key not in RESERVED and is_plain(value)}
+
+
+def overlaid(config: Any, own_file: Path) -> dict[str, Any]:
+    """The components of a config that an overlay or an override put in the place of its file's.
+
+    Args:
+        config: the running config.
+        own_file: the bundle's config that it began as.
+    """
+    own = ConfigParser.load_config_file(own_file)
+    return {
+        key: value
+        for key, value in config.items()
+        if key not in RESERVED and not is_plain(value) and value != own.get(key) and not isinstance(value, Path)
+    }
+
+
+def digest(value: Any) -> str:
+    """The SHA-256 of a config value, 64 hexadecimal digits."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def known_keys(config_dir: Path) -> set[str]:

@@ -2,125 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
-import platform
-import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from monai.bundle import ConfigWorkflow
+from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.utils import set_determinism
 
 from ..networks.base_models import fingerprint, resolve_base_model
-from ..utils.io import read_json, write_json
+from ..networks.feature_encoder import encoder_fingerprint
+from ..networks.sharing import release_diffusion
+from ..utils.io import read_json, sha256_of
 from ..utils.lock import hold_folder
 from .errors import speak_plainly
-from .session import check_keys, plain_settings, running_workflow
+from .machine import leave_on_request
+from .session import check_keys, digest, overlaid, plain_settings, running_workflow
+from .stage_record import Stage
 
 logger = logging.getLogger(__name__)
-
-# Settings that decide where or how fast something is made, but not what. The data set and the base model are known by
-# their content: the split's identity and the fingerprint of the weights.
-NOT_IDENTITY = {
-    *("bundle_root", "output_dir", "dataset_dir", "datalist_path", "adapter_dir", "synthetic_dir", "arm_dir"),
-    *("evaluation_dir", "model_path", "base_model", "device", "num_workers", "baseline", "generation_batch_size"),
-    "sample_every",
-}
-# A stage may grow: more images of the same kind are added to those that exist.
-GROWS = {"generate": "images_per_class"}
-
-
-def identity_of(settings: dict[str, Any], upstream: dict[str, str]) -> str:
-    """The SHA-256 of what decides a stage's outputs, 64 hexadecimal digits."""
-    return hashlib.sha256(json.dumps([settings, upstream], sort_keys=True).encode()).hexdigest()
-
-
-def changed(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """One line for each setting that differs, the old value first."""
-    missing = "(not set)"
-    return [
-        f"{key}: {before.get(key, missing)!r} -> {now.get(key, missing)!r}"
-        for key in sorted(set(before) | set(now))
-        if before.get(key, missing) != now.get(key, missing)
-    ]
-
-
-class Stage:
-    """One stage of a run: its folder and the record `run.json` in it.
-
-    Args:
-        name: name of the stage, also of its config.
-        folder: where the stage writes.
-        settings: what decides its outputs.
-        upstream: identities of the stages it reads, by name.
-    """
-
-    def __init__(self, name: str, folder: Path, settings: dict[str, Any], upstream: dict[str, str]) -> None:
-        self.name, self.folder, self.upstream = name, folder, upstream
-        self.grows = GROWS.get(name)
-        self.size = settings.get(self.grows, 0) if self.grows else 0
-        self.settings = {key: value for key, value in settings.items() if key not in NOT_IDENTITY and key != self.grows}
-        self.settings = json.loads(json.dumps(self.settings))  # as they will be read back
-        self.path = folder / "run.json"
-
-    @property
-    def identity(self) -> str:
-        """SHA-256 of settings and upstream identities."""
-        return identity_of(self.settings, self.upstream)
-
-    def record(self) -> dict[str, Any] | None:
-        """What the last run of the stage wrote, None before the first."""
-        return read_json(self.path) if self.path.exists() else None
-
-    def complete(self) -> bool:
-        """Whether the outputs are there for exactly these settings."""
-        record = self.record()
-        return (
-            record is not None
-            and record["complete"]
-            and record["identity"] == self.identity
-            and record.get("size", 0) >= self.size
-        )
-
-    def open(self) -> None:
-        """Notes that the stage has begun.
-
-        Raises:
-            ValueError: when the folder holds outputs of other settings; names what differs.
-        """
-        record = self.record()
-        if record is not None and record["identity"] != self.identity:
-            lines = changed(record["settings"], self.settings) + changed(record["upstream"], self.upstream)
-            raise ValueError(
-                f"{self.folder} was made with other settings, and nothing of it is overwritten. What differs:\n  "
-                + "\n  ".join(lines)
-                + "\nName another --output_dir, or remove that folder to make it anew."
-            )
-        if record is None or not record["complete"]:
-            self._write(complete=False, began=time.time())
-
-    def close(self) -> None:
-        """Notes that the stage is complete."""
-        record = self.record() or {}
-        self._write(complete=True, began=record.get("began", time.time()))
-
-    def _write(self, complete: bool, began: float) -> None:
-        content = {
-            "stage": self.name,
-            "complete": complete,
-            "identity": self.identity,
-            "size": self.size,
-            "settings": self.settings,
-            "upstream": self.upstream,
-            "began": began,
-            "wall_time_s": round(time.time() - began, 1) if complete else None,
-            "versions": {name: version(name) for name in ("torch", "monai", "diffusers", "peft", "timm")}
-            | {"python": platform.python_version()},
-        }
-        write_json(self.path, content)
 
 
 def current_stage(name: str, folder: str | Path) -> Stage:
@@ -150,28 +49,68 @@ def stage_of(workflow: ConfigWorkflow, name: str, folder: Path) -> Stage:
     config = workflow.parser.config
     output_dir = Path(workflow.parser.get_parsed_content("output_dir"))
     settings = plain_settings(config)
+    if name in CONFIGS:
+        own_file = workflow.config_root_path / f"{name}.json"
+        settings = forwarded(config, ConfigParser.load_config_file(own_file)) if own_file.is_file() else settings
+        replaced = overlaid(config, own_file)
+        settings |= {key: digest(value) for key, value in replaced.items() if key != "device"}
+    if name in ("train", "evaluate"):
+        settings.pop("filter_quantile", None)  # the identity of the filter stage says it
+        if settings.get("mixing") != "none" and "synthetic_datalist" in settings:  # images from elsewhere
+            settings["synthetic_sha256"] = datalist_sha256(settings["synthetic_datalist"])
+        if settings.get("synthetic_per_class") is not None:
+            settings.pop("images_per_class", None)  # the first ones are used, however many there are
+    if name in ("filter", "privacy"):
+        settings["encoder_fingerprint"] = encoder_fingerprint(settings["encoder"])
     if "base_model" in settings and needs_base(name, settings):
-        settings["base_fingerprint"] = fingerprint(resolve_base_model(settings["base_model"]))
+        settings["base_fingerprint"] = base_fingerprint(settings)
     upstream = {}
     if name != "split":
         record = output_dir / "datalist.json"
         upstream["split"] = read_json(record)["identity"] if record.exists() else ""
     for parent in upstream_of(name, settings):
-        record = output_dir / FOLDERS[parent] / "run.json"
+        record = output_dir / folder_of(parent, settings) / "run.json"
         upstream[parent] = read_json(record)["identity"] if record.exists() else ""
-    return Stage(name, folder, settings, upstream)
+    return Stage(name, folder, settings, upstream, config)
 
 
-FOLDERS = {"train_diffusion": "adapter", "generate": "synthetic"}
+FOLDERS = {"train_diffusion": "adapter", "generate": "synthetic", "filter": "filter_{filter}"}
+CONFIGS = ("train_diffusion", "generate", "filter", "assess", "privacy", "train")  # stages whose config has their name
+
+
+def folder_of(name: str, settings: dict[str, Any]) -> str:
+    """The folder of a stage within `output_dir`."""
+    return FOLDERS[name].format(**settings)
 
 
 def upstream_of(name: str, settings: dict[str, Any]) -> list[str]:
     """The stages that must be complete before one can begin."""
     if name == "generate":
-        return ["train_diffusion"]
-    if name == "train" and settings["mixing"] != "none":
+        return [] if settings["adapter_scope"] == "none" else ["train_diffusion"]
+    if name in ("assess", "filter", "privacy"):
         return ["generate"]
+    if name == "train" and settings["mixing"] != "none" and "synthetic_datalist" not in settings:
+        return ["generate" if settings.get("filter", "none") == "none" else "filter"]
     return []
+
+
+def datalist_sha256(path: str) -> str:
+    """The SHA-256 of a datalist of synthetic images.
+
+    Raises:
+        FileNotFoundError: when there is none.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(
+            f"There is no synthetic_datalist {path}. It is the datalist.json of an imported package."
+        )
+    return sha256_of(path)
+
+
+def base_fingerprint(settings: dict[str, Any]) -> str:
+    """SHA-256 of the weights that a config's base model has."""
+    variant = settings.get("variant")
+    return fingerprint(resolve_base_model(settings["base_model"], variant), variant)
 
 
 def needs_base(name: str, settings: dict[str, Any]) -> bool:
@@ -192,17 +131,31 @@ def begin(name: str, folder: str) -> None:
     """
     workflow = required_workflow("begin")
     speak_plainly()
+    leave_on_request()
     check_keys(workflow)
+    vars(workflow)["stage"] = name
     parser = workflow.parser
     hold_folder(parser.get_parsed_content("output_dir"))
+    if name == "study":  # its runs begin one by one
+        return
     set_determinism(seed=int(parser.get_parsed_content("seed")))
     from .preparation import check_settings, prepare_data
 
     check_settings(workflow)
+    if name == "assess" and is_complete(Path(parser.get_parsed_content("synthetic_dir"))):
+        return  # judges what is there, whatever it was made with
     prepare_data(workflow)
     for parent in upstream_of(name, plain_settings(parser.config)):
         bring_up_to_date(workflow, parent)
-    stage_of(workflow, name, Path(folder)).open()
+    if name not in FOLDERS:
+        release_diffusion()  # what follows needs the memory and not the base
+    if name != "assess":
+        stage_of(workflow, name, Path(folder)).open()
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether a stage has written all its outputs into a folder, with whatever settings."""
+    return (folder / "run.json").is_file() and bool(read_json(folder / "run.json")["complete"])
 
 
 def finish(name: str, folder: str) -> None:
@@ -216,17 +169,41 @@ def forwarded(config: Any, other: Any) -> dict[str, Any]:
 
 
 def nested_workflow(workflow: ConfigWorkflow, configs: list[str], **override: Any) -> ConfigWorkflow:
-    """Another config of the same bundle, with this one's settings.
+    """Another config of the same bundle, with this one's settings and overlays.
 
     Args:
         workflow: the one that is running.
-        configs: names of the config files, later ones over earlier ones.
+        configs: names of the bundle's config files, or paths of overlays, later ones over earlier ones.
         override: settings that differ.
     """
-    paths = [str(workflow.config_root_path / f"{name}.json") for name in configs]
-    nested = ConfigWorkflow(config_file=paths, workflow_type="train")
+    folder = workflow.config_root_path
+    paths = [name if name.endswith((".json", ".yaml", ".yml")) else str(folder / f"{name}.json") for name in configs]
+    nested = ConfigWorkflow(config_file=paths[:1], workflow_type="train")
+    nested.parser.update(shared_components(workflow, nested, configs[0]))
+    for path in paths[1:]:
+        nested.parser.update(ConfigParser.load_config_file(path))
     nested.parser.update({**shared_settings(workflow, nested), **override})
     return nested
+
+
+def shared_components(workflow: ConfigWorkflow, nested: ConfigWorkflow, name: str) -> dict[str, Any]:
+    """Components that an overlay replaced in the running config and that a nested one takes over.
+
+    A component of the running config itself goes to the same config alone: `network_def` is the classifier in one and
+    the generator in another. A component that the running config lacks goes wherever it is known.
+    """
+    own = vars(workflow).get("stage", "")
+    own = own if own in CONFIGS else {"evaluate": "train"}.get(own, "study")
+    path = workflow.config_root_path / f"{own}.json"
+    if not path.is_file():
+        return {}
+    mine = ConfigParser.load_config_file(path)
+    theirs: Any = nested.parser.config
+    return {
+        key: value
+        for key, value in overlaid(workflow.parser.config, path).items()
+        if key in theirs and (own == name or key not in mine)
+    }
 
 
 def shared_settings(workflow: ConfigWorkflow, nested: ConfigWorkflow) -> dict[str, Any]:
@@ -237,11 +214,19 @@ def shared_settings(workflow: ConfigWorkflow, nested: ConfigWorkflow) -> dict[st
     return settings
 
 
-def bring_up_to_date(workflow: ConfigWorkflow, name: str) -> None:
-    """Runs a stage with the settings of the running config unless its outputs are complete for them."""
-    nested = nested_workflow(workflow, [name])
+def bring_up_to_date(workflow: ConfigWorkflow, name: str, **override: Any) -> None:
+    """Runs a stage with the settings of the running config unless its outputs are complete for them.
+
+    Args:
+        workflow: the one that is running.
+        name: of the stage.
+        override: settings that differ.
+    """
+    nested = nested_workflow(workflow, [name], **override)
     nested.parser.parse(reset=True)
-    folder = Path(nested.parser.get_parsed_content("output_dir")) / FOLDERS[name]
+    folder = Path(nested.parser.get_parsed_content("output_dir")) / folder_of(
+        name, plain_settings(nested.parser.config)
+    )
     for parent in upstream_of(name, plain_settings(nested.parser.config)):
         bring_up_to_date(workflow, parent)
     if stage_of(nested, name, folder).complete():

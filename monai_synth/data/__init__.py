@@ -1,24 +1,42 @@
 """Images, records, splits, mixtures and phantoms."""
 
+from .feature_store import FeatureStore
+from .findings import Finding
 from .images import list_images, read_image, to_rgb
 from .mixing import MIXING, RealSyntheticDataset, load_synthetic
 from .prompts import prompts_of
-from .records import ORIGINS, ROLES, check_wall, class_names_of, load_datalist, save_datalist, select
+from .records import (
+    ORIGINS,
+    ROLES,
+    assessed_records,
+    check_wall,
+    class_names_of,
+    filtered_records,
+    load_datalist,
+    save_datalist,
+    select,
+    turned,
+)
 from .requests import pending_requests, plan_requests
-from .scan import Finding, check, scan
+from .sampling import OriginSampler
+from .scan import check, scan
 from .splits import assign_roles
 from .synthetic_png import is_marked_synthetic, write_synthetic_png
 
 __all__ = [
+    "FeatureStore",
     "Finding",
     "MIXING",
     "ORIGINS",
+    "OriginSampler",
     "ROLES",
     "RealSyntheticDataset",
+    "assessed_records",
     "assign_roles",
     "check",
     "check_wall",
     "class_names_of",
+    "filtered_records",
     "is_marked_synthetic",
     "list_images",
     "load_datalist",
@@ -31,5 +49,6 @@ __all__ = [
     "scan",
     "select",
     "to_rgb",
+    "turned",
     "write_synthetic_png",
 ]

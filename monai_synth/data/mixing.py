@@ -6,13 +6,12 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
 from monai.data import Dataset
 
 from .records import Record, load_datalist
 
 KEPT = ("image", "label", "class_name", "origin")
-MIXING = ("none", "synthetic", "real+synthetic")
+MIXING = ("none", "synthetic", "real+synthetic", "fill-up")
 
 
 class RealSyntheticDataset(Dataset):
@@ -25,11 +24,12 @@ class RealSyntheticDataset(Dataset):
     Args:
         real: records of the roles shots or train.
         synthetic: records of origin "synthetic".
-        mixing: "none" (real alone, the baseline), "synthetic" (synthetic alone) or "real+synthetic".
-        synthetic_per_class: synthetic images of each class; None takes as many as the scarcest class has.
-        real_weight: share of the real images in the loss, 0 to 1.
+        mixing: "none" (real alone, the baseline), "synthetic" (synthetic alone), "real+synthetic", or "fill-up" (each
+            class gets as many synthetic images as bring it to the size of the largest).
+        synthetic_per_class: synthetic images of each class; None takes as many as the scarcest class has. For "fill-up"
+            the largest number that a class may get.
+        real_weight: share of the real images in the loss, 0 to 1; None gives every image the same weight.
         transform: applied to each record, as in `monai.data.Dataset`.
-        seed: decides which synthetic images are used; fewer are always part of more.
 
     Raises:
         ValueError: for an unknown policy, a record on the wrong side of the wall, or too few synthetic images.
@@ -49,17 +49,20 @@ class RealSyntheticDataset(Dataset):
         synthetic: Sequence[Record] = (),
         mixing: str = "real+synthetic",
         synthetic_per_class: int | None = None,
-        real_weight: float = 0.5,
+        real_weight: float | None = 0.5,
         transform: Callable | Sequence[Callable] | None = None,
-        seed: int = 0,
     ) -> None:
         if mixing not in MIXING:
             raise ValueError(f"There is no mixing policy {mixing!r}. Choose one of {', '.join(MIXING)}.")
-        if not 0 <= real_weight <= 1:
+        if real_weight is not None and not 0 <= real_weight <= 1:
             raise ValueError(f"real_weight is {real_weight}; it must lie between 0 and 1.")
         _check_sides(real, synthetic)
-        drawn = [] if mixing == "none" else choose_synthetic(real, synthetic, synthetic_per_class, seed)
         kept = [] if mixing == "synthetic" else list(real)
+        drawn: list[Record] = []
+        if mixing == "fill-up":
+            drawn, real_weight = fill_up(real, synthetic, synthetic_per_class), None
+        elif mixing != "none":
+            drawn = choose_synthetic(real, synthetic, synthetic_per_class)
         super().__init__(weighted(kept, drawn, real_weight), transform)
 
 
@@ -78,10 +81,11 @@ def _check_sides(real: Sequence[Record], synthetic: Sequence[Record]) -> None:
             )
 
 
-def choose_synthetic(
-    real: Sequence[Record], synthetic: Sequence[Record], per_class: int | None, seed: int
-) -> list[Record]:
-    """The same number of synthetic records of each class that the real ones have.
+def choose_synthetic(real: Sequence[Record], synthetic: Sequence[Record], per_class: int | None) -> list[Record]:
+    """The same number of synthetic records of each class that the real ones have, the first ones by their number.
+
+    Every image has a seed of its own, so the first are as good a draw as any; fewer are always part of more, also when
+    images are added later.
 
     Raises:
         ValueError: when a class has fewer than asked for; names it.
@@ -97,18 +101,36 @@ def choose_synthetic(
         )
     chosen: list[Record] = []
     for name in names:
-        members = sorted(
-            (record for record in synthetic if record["class_name"] == name), key=lambda r: str(r["image"])
-        )
-        order = np.random.default_rng([seed, len(name)]).permutation(len(members))
-        chosen += [members[index] for index in order[:wanted]]
+        members = (record for record in synthetic if record["class_name"] == name)
+        chosen += sorted(members, key=lambda record: str(record["image"]))[:wanted]
     return chosen
 
 
-def weighted(real: Sequence[Record], synthetic: Sequence[Record], real_weight: float) -> list[Record]:
+def fill_up(real: Sequence[Record], synthetic: Sequence[Record], most: int | None) -> list[Record]:
+    """The first synthetic records of each class that bring it to the size of the largest real class.
+
+    Raises:
+        ValueError: when a class needs more than there are or than `most` allows; names it.
+    """
+    counts = Counter(record["class_name"] for record in real)
+    chosen: list[Record] = []
+    for name, count in sorted(counts.items()):
+        missing = max(counts.values()) - count
+        members = sorted((r for r in synthetic if r["class_name"] == name), key=lambda record: str(record["image"]))
+        allowed = len(members) if most is None else min(most, len(members))
+        if missing > allowed:
+            raise ValueError(
+                f"The class {name!r} needs {missing} synthetic images to be as large as the largest, but {allowed} can "
+                "be used. Generate more (--images_per_class) or allow more (--synthetic_per_class)."
+            )
+        chosen += members[:missing]
+    return chosen
+
+
+def weighted(real: Sequence[Record], synthetic: Sequence[Record], real_weight: float | None) -> list[Record]:
     """What training needs of each record (real and synthetic ones differ in the rest), and a "weight" of mean 1."""
     weights = {"real": 1.0, "synthetic": 1.0}
-    if real and synthetic:
+    if real and synthetic and real_weight is not None:
         total = len(real) + len(synthetic)
         weights = {"real": real_weight * total / len(real), "synthetic": (1 - real_weight) * total / len(synthetic)}
     return [

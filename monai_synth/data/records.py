@@ -98,6 +98,40 @@ def select(
     return chosen
 
 
+def assessed_records(datalist_path: PathLike, synthetic_dir: PathLike) -> list[Record]:
+    """The images that an assessment may see: real ones of every role but test, and the synthetic ones.
+
+    Args:
+        datalist_path: of the real images.
+        synthetic_dir: folder with the synthetic images' `datalist.json`.
+    """
+    real = [record for record in load_datalist(datalist_path) if record["role"] != "test"]
+    synthetic = load_datalist(Path(synthetic_dir) / "datalist.json")
+    check_wall([*real, *synthetic])
+    return [*real, *synthetic]
+
+
+def filtered_records(datalist_path: PathLike, synthetic_dir: PathLike) -> list[Record]:
+    """The images that a filter sees: the shots, each in its 8 flips and turns, the validation images, the drawn ones.
+
+    Args:
+        datalist_path: of the real images.
+        synthetic_dir: folder with the synthetic images' `datalist.json`.
+    """
+    real = load_datalist(datalist_path)
+    drawn = load_datalist(Path(synthetic_dir) / "datalist.json")
+    return [*turned(select(real, "shots")), *select(real, "val"), *drawn]
+
+
+def turned(records: Sequence[Record]) -> list[Record]:
+    """Each record in its 8 flips and quarter turns, which have features of their own; the first is the record."""
+    return [
+        {**record, "view": view, "sha256": record["sha256"] + (f"/view{view}" if view else "")}
+        for record in records
+        for view in range(8)
+    ]
+
+
 def check_wall(records: Sequence[Record]) -> None:
     """Checks that nothing that trains is also used to judge.
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..utils.io import sha256_of
 from ..utils.seeds import derived_seed
+from .prompts import with_attributes
 
 logger = logging.getLogger(__name__)
 
@@ -22,6 +23,7 @@ def plan_requests(
     images_per_class: int,
     seed: int,
     requested: Sequence[str] | None = None,
+    attributes: Mapping[str, Sequence[str]] | None = None,
 ) -> list[dict[str, Any]]:
     """One request for every image to be drawn.
 
@@ -33,6 +35,7 @@ def plan_requests(
         images_per_class: number of images of each class.
         seed: of the run.
         requested: the classes to be drawn; None is all of them.
+        attributes: phrases of which one of each kind is added to a prompt, see `with_attributes`.
 
     Returns:
         Records with class_name, label, index, prompt, seed and the image's path relative to the output folder.
@@ -50,15 +53,20 @@ def plan_requests(
     missing = [name for name in wanted if name not in prompts]
     if missing:
         raise KeyError(f"There is no prompt for {missing}. Prompts are known for {sorted(prompts)}.")
-    return [
-        {
+
+    def request(label: int, class_name: str, index: int) -> dict[str, Any]:
+        own = derived_seed(seed, class_name, index)
+        return {
             "class_name": class_name,
             "label": label,
             "index": index,
-            "prompt": prompts[class_name],
-            "seed": derived_seed(seed, class_name, index),
+            "prompt": with_attributes(prompts[class_name], attributes, own),
+            "seed": own,
             "image": f"{class_name}/{class_name}_{index:06d}.png",
         }
+
+    return [
+        request(label, class_name, index)
         for label, class_name in enumerate(class_names)
         if class_name in wanted
         for index in range(images_per_class)

@@ -16,28 +16,14 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ..utils.io import read_json, sha256_of
+from .copies import join_near_duplicates, judge_copies
+from .findings import SHOWN, Finding
 from .images import is_image_name, read_image
 from .records import Record, load_datalist
 
 logger = logging.getLogger(__name__)
 
-SHOWN = 20  # problems that an error lists in full
 SMALL_SIDE = 32  # pixels
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing about a data set that its owner should know.
-
-    Args:
-        level: "error" stops every run; "warning" does not.
-        path: file, folder or class it is about.
-        message: what it is and what to do.
-    """
-
-    level: str
-    path: str
-    message: str
 
 
 @dataclass(frozen=True)
@@ -48,7 +34,10 @@ class _Image:
 
 
 def scan(
-    source: str | Path, class_names: Sequence[str] | None = None, groups: str | None = None
+    source: str | Path,
+    class_names: Sequence[str] | None = None,
+    groups: str | None = None,
+    find_duplicates: bool = True,
 ) -> tuple[list[Record], list[str]]:
     """The records of a data set.
 
@@ -57,6 +46,8 @@ def scan(
             possibly group, or a datalist JSON. A `groups.csv` (image, group) in the folder names patients or slides.
         class_names: the classes to use, in the order of their labels; None uses all, sorted.
         groups: regular expression over an image's path below the folder whose first group names the patient or slide.
+        find_duplicates: where no groups are known, images that come from one original share a group, see
+            `find_near_duplicates`.
 
     Returns:
         Records {image, label, class_name, group, origin, sha256}, sorted by path, and the class names.
@@ -64,7 +55,7 @@ def scan(
     Raises:
         ValueError: lists what is wrong with the data set.
     """
-    records, findings, names = _examine(source, class_names, groups)
+    records, findings, names = _examine(source, class_names, groups, find_duplicates)
     errors = [finding for finding in findings if finding.level == "error"]
     if errors:
         lines = [f"{finding.path}: {finding.message}" for finding in errors[:SHOWN]]
@@ -80,13 +71,14 @@ def check(
     class_names: Sequence[str] | None = None,
     groups: str | None = None,
     shots: int | None = None,
+    find_duplicates: bool = True,
 ) -> list[Finding]:
     """Everything about a data set that its owner should know, errors first; see `scan` for the arguments.
 
     Args:
         shots: images per class that will be asked for, so that a class with fewer is told.
     """
-    records, findings, names = _examine(source, class_names, groups)
+    records, findings, names = _examine(source, class_names, groups, find_duplicates)
     counts = Counter(record["class_name"] for record in records)
     for name in names:
         if shots is not None and 0 < counts[name] < shots:
@@ -96,7 +88,7 @@ def check(
 
 
 def _examine(
-    source: str | Path, class_names: Sequence[str] | None, groups: str | None
+    source: str | Path, class_names: Sequence[str] | None, groups: str | None, find_duplicates: bool
 ) -> tuple[list[Record], list[Finding], list[str]]:
     source = Path(source)
     findings: list[Finding] = []
@@ -130,6 +122,9 @@ def _examine(
             "patient, name them in a groups.csv (image,group) or by a pattern (groups=...)."
         )
         findings.append(Finding("warning", str(source), message))
+        if find_duplicates:
+            base = source if source.is_dir() else source.parent
+            findings += join_near_duplicates(records, base)
     return records, findings, names
 
 
@@ -236,29 +231,8 @@ def _records(source: Path, images: list[_Image], names: list[str], findings: lis
         }
         by_pixels[pixel_hash].append(record)
         records.append(record)
-    _judge_copies(by_pixels, base, findings)
+    judge_copies(by_pixels, base, findings)
     return records
-
-
-def _judge_copies(by_pixels: dict[str, list[Record]], base: Path, findings: list[Finding]) -> None:
-    """Copies in one class share a group, so that a split keeps them together; in two classes they are an error."""
-    for copies in by_pixels.values():
-        if len(copies) < 2:
-            continue
-        files = [os.path.relpath(record["image"], base) for record in copies]
-        if len({record["class_name"] for record in copies}) > 1:
-            message = f"has the same pixels as {', '.join(files[1:])}, in another class. Keep the right one."
-            findings.append(Finding("error", files[0], message))
-            continue
-        findings.append(Finding("warning", files[0], f"has the same pixels as {', '.join(files[1:])}."))
-        _join_groups([record for same in by_pixels.values() for record in same], {record["group"] for record in copies})
-
-
-def _join_groups(records: list[Record], groups: set[str]) -> None:
-    """Makes several groups one, for all their records."""
-    for record in records if len(groups) > 1 else []:
-        if record["group"] in groups:
-            record["group"] = min(groups)
 
 
 def _look(path: Path) -> tuple[str | None, str, str, int]:
@@ -268,11 +242,6 @@ def _look(path: Path) -> tuple[str | None, str, str, int]:
         return str(error), "", "", 0
     content = hashlib.sha256(repr(pixels.shape).encode() + (pixels * 255).round().astype("uint8").tobytes())
     return None, sha256_of(path), content.hexdigest(), min(pixels.shape[1:])
-
-
-def findings_as_json(findings: Sequence[Finding]) -> list[dict[str, str]]:
-    """Findings as plain dictionaries."""
-    return [{"level": finding.level, "path": finding.path, "message": finding.message} for finding in findings]
 
 
 def read_class_names(path: str | Path) -> list[str]:

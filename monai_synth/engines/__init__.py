@@ -1,5 +1,6 @@
 """What MONAI's engines need to train and sample a diffusion model."""
 
+from .mixing import MixingPrepareBatch
 from .prepare_batch import (
     ClassificationPrepareBatch,
     LatentDiffusionPrepareBatch,
@@ -7,4 +8,10 @@ from .prepare_batch import (
     noise_of_seeds,
 )
 
-__all__ = ["ClassificationPrepareBatch", "LatentDiffusionPrepareBatch", "SamplingPrepareBatch", "noise_of_seeds"]
+__all__ = [
+    "ClassificationPrepareBatch",
+    "LatentDiffusionPrepareBatch",
+    "MixingPrepareBatch",
+    "SamplingPrepareBatch",
+    "noise_of_seeds",
+]

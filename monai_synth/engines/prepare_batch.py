@@ -9,7 +9,7 @@ import torch
 from monai.engines import PrepareBatch
 from torch import Tensor
 
-from ..networks.diffusion import LatentDiffusion
+from ..networks.diffusion import Conditioning, LatentDiffusion
 
 Device = str | torch.device | None
 
@@ -23,6 +23,9 @@ class LatentDiffusionPrepareBatch(PrepareBatch):
         min_snr_gamma: limit of the signal-to-noise weight; None weighs all timesteps alike.
         noise_offset: strength of a noise that is the same all over a channel; 0 is none.
 
+    Raises:
+        ValueError: for a min_snr_gamma with a base that predicts the flow, for which it is not defined.
+
     Reference:
         Hang et al., "Efficient Diffusion Training via Min-SNR Weighting Strategy", 2023.
         https://arxiv.org/abs/2303.09556
@@ -35,38 +38,43 @@ class LatentDiffusionPrepareBatch(PrepareBatch):
         min_snr_gamma: float | None = None,
         noise_offset: float = 0.0,
     ) -> None:
+        if min_snr_gamma is not None and diffusion.prediction_type == "flow":
+            raise ValueError(
+                f"min_snr_gamma is {min_snr_gamma}, but {diffusion.base_model!r} predicts the flow, whose timesteps "
+                "are drawn by their worth already. Set min_snr_gamma to null, as "
+                "configs/base_models/sd35_medium.yaml does."
+            )
         self.diffusion = diffusion
         self.prompt_dropout = prompt_dropout
         self.min_snr_gamma = min_snr_gamma
         self.noise_offset = noise_offset
-        self.empty_ids = diffusion.token_ids([""])[0]
-        self.empty_context = diffusion.encode_prompts([""])[0].cpu()
+        self.empty = {
+            name: value.cpu() for name, value in (diffusion.token_ids([""]) | diffusion.encode_prompts([""])).items()
+        }
 
     def __call__(
         self, batchdata: dict[str, Any], device: Device = None, non_blocking: bool = False, **kwargs: Any
-    ) -> tuple[Tensor, dict[str, Tensor], tuple, dict[str, Tensor]]:
+    ) -> tuple[Tensor, dict[str, Tensor], tuple, dict[str, Any]]:
         """
         Args:
-            batchdata: "image" holds latents of shape (B, c, h, w), "prompt" text features of shape (B, L, D) or token
-                ids of shape (B, L).
+            batchdata: "image" holds latents of shape (B, c, h, w), "prompt" text features or token ids, see
+                `EncodePromptd`.
             device: where the result lies.
             non_blocking: copy without waiting.
             kwargs: for `Tensor.to`.
 
         Returns:
             Noisy latents (B, c, h, w); "target" of the same shape and "weight" of shape (B,); no positional arguments;
-            "timesteps" (B,) and "context".
+            "timesteps" (B,) and "context", the prompts as they came, some replaced by the empty one.
         """
         latents, context = batchdata["image"], batchdata["prompt"]
         batch = len(latents)
         noise = torch.randn_like(latents)
         if self.noise_offset:
             noise = noise + self.noise_offset * torch.randn(*latents.shape[:2], 1, 1)
-        timesteps = torch.randint(0, self.diffusion.noise_scheduler.config.num_train_timesteps, (batch,))
-        dropped = torch.rand(batch) < self.prompt_dropout
-        empty = self.empty_context if context.is_floating_point() else self.empty_ids
-        context = torch.where(dropped.view(-1, *[1] * (context.ndim - 1)), empty.to(context.dtype), context)
-        noisy = self.diffusion.noise_scheduler.add_noise(latents, noise, timesteps)
+        timesteps = self.diffusion.draw_timesteps(batch)
+        context = self._drop_prompts(context, torch.rand(batch) < self.prompt_dropout)
+        noisy = self.diffusion.add_noise(latents, noise, timesteps)
         target = {"target": self.diffusion.target(latents, noise, timesteps), "weight": self.weight(timesteps)}
 
         def move(tensor: Tensor) -> Tensor:
@@ -76,8 +84,14 @@ class LatentDiffusionPrepareBatch(PrepareBatch):
             move(noisy),
             {name: move(value) for name, value in target.items()},
             (),
-            {"timesteps": move(timesteps), "context": move(context)},
+            {"timesteps": move(timesteps), "context": {name: move(value) for name, value in context.items()}},
         )
+
+    def _drop_prompts(self, context: Conditioning, dropped: Tensor) -> Conditioning:
+        return {
+            name: torch.where(dropped.view(-1, *[1] * (value.ndim - 1)), self.empty[name].to(value.dtype), value)
+            for name, value in context.items()
+        }
 
     def weight(self, timesteps: Tensor) -> Tensor:
         """Min-SNR weight of each timestep, shape (B,); ones without a limit."""
@@ -114,11 +128,11 @@ class SamplingPrepareBatch(PrepareBatch):
     def __init__(self, diffusion: LatentDiffusion, image_size: int) -> None:
         self.diffusion = diffusion
         self.shape = diffusion.latent_shape(image_size)
-        self._contexts: dict[str, Tensor] = {}
+        self._contexts: dict[str, Conditioning] = {}
 
     def __call__(
         self, batchdata: dict[str, Any], device: Device = None, non_blocking: bool = False, **kwargs: Any
-    ) -> tuple[Tensor, None, tuple, dict[str, Tensor]]:
+    ) -> tuple[Tensor, None, tuple, dict[str, Conditioning]]:
         """
         Args:
             batchdata: "seed", B whole numbers, and "prompt", B texts.
@@ -127,19 +141,27 @@ class SamplingPrepareBatch(PrepareBatch):
             kwargs: for `Tensor.to`.
 
         Returns:
-            Noise (B, c, h, w); no target; no positional arguments; "context" and "empty", both (B, L, D).
+            Noise (B, c, h, w); no target; no positional arguments; "context" and "empty", features of the prompts
+            and of the empty one, B each.
         """
         noise = noise_of_seeds(batchdata["seed"], self.shape)
-        contexts = torch.stack([self.context(prompt) for prompt in batchdata["prompt"]])
-        empty = self.context("").expand_as(contexts)
-        return noise.to(device, **kwargs), None, (), {"context": contexts.to(device), "empty": empty.to(device)}
+        prompts = [self.context(prompt) for prompt in batchdata["prompt"]]
+        nothing = [self.context("")] * len(prompts)
+        features = {"context": _stacked(prompts, device), "empty": _stacked(nothing, device)}
+        return noise.to(device, **kwargs), None, (), features
 
-    def context(self, prompt: str) -> Tensor:
-        """Features of one prompt, shape (L, D), computed once unless the text encoder is being trained."""
-        learns = any(parameter.requires_grad for parameter in self.diffusion.text_encoder.parameters())
+    def context(self, prompt: str) -> Conditioning:
+        """Features of one prompt, without the first axis, computed once unless a text encoder is being trained."""
+        parts = self.diffusion.text_encoders.values()
+        learns = any(parameter.requires_grad for part in parts for parameter in part.parameters())
         if learns or prompt not in self._contexts:
-            self._contexts[prompt] = self.diffusion.encode_prompts([prompt])[0]
+            encoded = self.diffusion.encode_prompts([prompt])
+            self._contexts[prompt] = {name: value[0] for name, value in encoded.items()}
         return self._contexts[prompt]
+
+
+def _stacked(contexts: Sequence[Conditioning], device: Device) -> Conditioning:
+    return {name: torch.stack([context[name] for context in contexts]).to(device) for name in contexts[0]}
 
 
 class ClassificationPrepareBatch(PrepareBatch):

@@ -1,23 +1,31 @@
 """Ignite handlers."""
 
+from .adapter_average import AdapterAverage
 from .adapter_saver import AdapterSaver
 from .epoch_seed import EpochSeed
+from .feature_saver import FeatureSaver
 from .gradient_clipping import GradientClipping
+from .neighbor_memory import NeighborMemory
 from .non_finite_loss import StopOnNonFiniteLoss
 from .prediction_saver import PredictionSaver
 from .progress import Progress
 from .sample_grid import SampleGrid
 from .sample_saver import SampleSaver, write_synthetic_datalist
+from .step_schedule import StepSchedule
 from .training_state import TrainingState
 
 __all__ = [
+    "AdapterAverage",
     "AdapterSaver",
     "EpochSeed",
+    "FeatureSaver",
     "GradientClipping",
+    "NeighborMemory",
     "PredictionSaver",
     "Progress",
     "SampleGrid",
     "SampleSaver",
+    "StepSchedule",
     "StopOnNonFiniteLoss",
     "TrainingState",
     "write_synthetic_datalist",

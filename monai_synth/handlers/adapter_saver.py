@@ -7,7 +7,9 @@ from typing import Any
 
 from ignite.engine import Engine, Events
 
-from ..networks.lora import LoRADenoiser, save_adapter
+from ..networks.adapter_files import save_adapter
+from ..networks.lora import LoRADenoiser
+from .gradient_clipping import optimizer_steps
 
 
 class AdapterSaver:
@@ -16,7 +18,7 @@ class AdapterSaver:
     Args:
         network: whose adapter is written.
         folder: where to.
-        metadata: plain values for the header; the number of steps is added.
+        metadata: plain values for the header; the number of optimizer steps is added.
         every: epochs between two writings.
     """
 
@@ -28,4 +30,4 @@ class AdapterSaver:
         engine.add_event_handler(Events.COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
-        save_adapter(self.network, self.folder, {**self.metadata, "steps": engine.state.iteration})
+        save_adapter(self.network, self.folder, {**self.metadata, "steps": optimizer_steps(engine)})

@@ -14,7 +14,9 @@ from ..utils.seeds import derived_seed
 
 
 class EpochSeed:
-    """Seeds all generators anew at every epoch, so that a run resumed at an epoch draws what the whole run drew.
+    """Seeds all generators anew at every epoch and tells the sampler which it is.
+
+    A run resumed at an epoch then draws what the whole run drew.
 
     Args:
         seed: seed of the run.
@@ -36,3 +38,6 @@ class EpochSeed:
         transform = self.transform or getattr(getattr(engine.data_loader, "dataset", None), "transform", None)
         if isinstance(transform, (Randomizable, Compose)):
             transform.set_random_state(seed=seed)
+        sampler: Any = getattr(engine.data_loader, "sampler", None)
+        if hasattr(sampler, "set_epoch"):
+            sampler.set_epoch(engine.state.epoch)

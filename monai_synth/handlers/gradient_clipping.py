@@ -43,6 +43,11 @@ class GradientClipping:
             )
 
 
+def optimizer_steps(engine: Any) -> int:
+    """The number of optimizer steps so far, when every epoch holds a whole number of them."""
+    return engine.state.iteration // getattr(engine, "accumulation_steps", 1)
+
+
 def steps_now(engine: Any) -> bool:
     """Whether the optimizer steps at this iteration, which it does at every `accumulation_steps`-th and at the last."""
     local = (engine.state.iteration - 1) % engine.state.epoch_length

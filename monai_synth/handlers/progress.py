@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from ignite.engine import Engine, Events
 from tqdm import tqdm
+
+_silent = ContextVar("_silent", default=False)
+
+
+@contextmanager
+def without_progress() -> Iterator[None]:
+    """Runs a block whose engines show no bars, for whoever runs many of them and shows one bar for all."""
+    token = _silent.set(True)
+    try:
+        yield
+    finally:
+        _silent.reset(token)
 
 
 class Progress:
@@ -28,7 +43,13 @@ class Progress:
     def open(self, engine: Any) -> None:
         """Begins the bar at the iteration that the engine is at."""
         total = engine.state.max_epochs * engine.state.epoch_length
-        self.bar = tqdm(total=total, initial=engine.state.iteration, desc=self.description, unit=self.unit)
+        self.bar = tqdm(
+            total=total,
+            initial=engine.state.iteration,
+            desc=self.description,
+            unit=self.unit,
+            disable=_silent.get(),
+        )
 
     def __call__(self, engine: Engine) -> None:
         if self.bar is None:

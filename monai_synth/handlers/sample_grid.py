@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -12,10 +13,14 @@ from torchvision.utils import make_grid
 from ..data.synthetic_png import write_synthetic_png
 from ..engines.prepare_batch import SamplingPrepareBatch
 from ..inferers.sampling import SamplingInferer
+from ..networks.lora import LoRADenoiser
+from .gradient_clipping import optimizer_steps
 
 
 class SampleGrid:
     """Draws a grid after some epochs: a row for each prompt, a column for each seed, the same seeds every time.
+
+    Where an average of the adapter's weights is kept, it draws.
 
     Args:
         network: denoiser that is being trained.
@@ -46,14 +51,16 @@ class SampleGrid:
         engine.add_event_handler(Events.COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
-        path = self.folder / f"samples_{engine.state.iteration:06d}.png"
+        path = self.folder / f"samples_{optimizer_steps(engine):06d}.png"
         if path.exists():  # the last epoch and the end are the same step
             return
         device = next(self.network.parameters()).device
         rows = []
         self.network.eval()
-        for prompt in self.prompts:
-            batch = {"prompt": [prompt] * self.num_columns, "seed": range(self.num_columns)}
-            noise, _, _, features = self.prepare_batch(batch, device)
-            rows.append(self.inferer(noise, self.network, **features).cpu())
+        averaged = self.network.averaged() if isinstance(self.network, LoRADenoiser) else nullcontext()
+        with averaged:
+            for prompt in self.prompts:
+                batch = {"prompt": [prompt] * self.num_columns, "seed": range(self.num_columns)}
+                noise, _, _, features = self.prepare_batch(batch, device)
+                rows.append(self.inferer(noise, self.network, **features).cpu())
         write_synthetic_png(path, make_grid(torch.cat(rows), nrow=self.num_columns, pad_value=1.0))

@@ -59,6 +59,8 @@ class TrainingState:
         }
         if self.scheduler is not None:
             state["scheduler"] = self.scheduler.state_dict()
+        if getattr(engine, "scaler", None) is not None:  # of gradients in float16
+            state["scaler"] = engine.scaler.state_dict()  # type: ignore[attr-defined]
         if self.watched is not None:
             state["best"] = {
                 "metric": float(self.watched.state.best_metric),
@@ -87,6 +89,8 @@ class TrainingState:
         self.optimizer.load_state_dict(state["optimizer"])
         if self.scheduler is not None:
             self.scheduler.load_state_dict(state["scheduler"])
+        if state.get("scaler"):
+            engine.scaler.load_state_dict(state["scaler"])  # type: ignore[attr-defined]
         if self.watched is not None:
             self.watched.state.best_metric = state["best"]["metric"]
             self.watched.state.best_metric_epoch = state["best"]["epoch"]

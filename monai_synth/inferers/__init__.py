@@ -1,5 +1,5 @@
 """Inferers."""
 
-from .sampling import SCHEDULERS, SamplingInferer
+from .sampling import SamplingInferer
 
-__all__ = ["SCHEDULERS", "SamplingInferer"]
+__all__ = ["SamplingInferer"]

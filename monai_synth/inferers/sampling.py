@@ -5,24 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from diffusers import (
-    DDIMScheduler,
-    DPMSolverMultistepScheduler,
-    PNDMScheduler,
-    UniPCMultistepScheduler,
-)
 from monai.inferers import Inferer
 from torch import Tensor, nn
 
-from ..networks.diffusion import LatentDiffusion
-
-# name: (class, options over the base's own schedule). The spacing is stated, since from_config inherits the writer's.
-SCHEDULERS: dict[str, tuple[Any, dict[str, Any]]] = {
-    "dpmsolver++": (DPMSolverMultistepScheduler, {"algorithm_type": "dpmsolver++", "timestep_spacing": "trailing"}),
-    "unipc": (UniPCMultistepScheduler, {"timestep_spacing": "trailing"}),
-    "ddim": (DDIMScheduler, {"timestep_spacing": "trailing", "clip_sample": False}),
-    "pndm": (PNDMScheduler, {"timestep_spacing": "leading", "skip_prk_steps": True}),
-}
+from ..networks.diffusion import Conditioning, LatentDiffusion
 
 
 class SamplingInferer(Inferer):
@@ -35,10 +21,11 @@ class SamplingInferer(Inferer):
         num_inference_steps: denoising steps.
         guidance_scale: weight of the prompt; 1 is none and halves the work.
         guidance_interval: lowest and highest noise level (sigma) at which guidance acts; None is all of them.
-        scheduler: "dpmsolver++", "unipc", "ddim" or "pndm".
+        scheduler: "dpmsolver++" or "unipc"; with Stable Diffusion 1.x, 2.x and XL also "ddim" or "pndm", with 3.x also
+            "euler".
 
     Raises:
-        ValueError: for an unknown scheduler.
+        ValueError: for a scheduler that the base's family does not have.
 
     Reference:
         Ho and Salimans, "Classifier-Free Diffusion Guidance", 2022; Kynkaanniemi et al., "Applying Guidance in a
@@ -54,8 +41,7 @@ class SamplingInferer(Inferer):
         scheduler: str = "dpmsolver++",
     ) -> None:
         super().__init__()
-        if scheduler not in SCHEDULERS:
-            raise ValueError(f"There is no scheduler {scheduler!r}. Choose one of {', '.join(SCHEDULERS)}.")
+        diffusion.solver_options(scheduler)
         self.diffusion = diffusion
         self.num_inference_steps = num_inference_steps
         self.guidance_scale = guidance_scale
@@ -64,21 +50,21 @@ class SamplingInferer(Inferer):
 
     def build_scheduler(self) -> Any:
         """A fresh scheduler with the base's noise schedule; it keeps state, so every batch gets its own."""
-        kind, options = SCHEDULERS[self.scheduler]
+        kind, options = self.diffusion.solver_options(self.scheduler)
         scheduler = kind.from_config(self.diffusion.noise_scheduler.config, **options)
         scheduler.set_timesteps(self.num_inference_steps)
         return scheduler
 
     @torch.no_grad()
     def __call__(  # type: ignore[override]  # an Inferer's keywords are its own
-        self, inputs: Tensor, network: nn.Module, context: Tensor, empty: Tensor, *args: Any, **kwargs: Any
+        self, inputs: Tensor, network: nn.Module, context: Conditioning, empty: Conditioning, *args: Any, **kwargs: Any
     ) -> Tensor:
         """
         Args:
             inputs: standard normal noise, shape (B, c, h, w).
             network: called as network(x, timesteps=, context=).
-            context: features of the prompts, shape (B, L, D).
-            empty: features of the empty prompt, shape (B, L, D).
+            context: features of the prompts, see `SamplingPrepareBatch`.
+            empty: features of the empty prompt, as many.
             args: not used.
             kwargs: not used.
 
@@ -89,9 +75,10 @@ class SamplingInferer(Inferer):
             RuntimeError: when an image holds numbers that are not finite, which would be written as black.
         """
         scheduler = self.build_scheduler()
-        latents = inputs * scheduler.init_noise_sigma
+        latents = inputs * getattr(scheduler, "init_noise_sigma", 1.0)  # flow matching begins with the noise itself
         for timestep in scheduler.timesteps:
-            scaled = scheduler.scale_model_input(latents, timestep)
+            scales = hasattr(scheduler, "scale_model_input")
+            scaled = scheduler.scale_model_input(latents, timestep) if scales else latents
             prediction = self.predict(network, scaled, timestep, context, empty)
             latents = scheduler.step(prediction, timestep, latents).prev_sample
         images = self.diffusion.decode(latents)
@@ -103,12 +90,15 @@ class SamplingInferer(Inferer):
             )
         return images
 
-    def predict(self, network: nn.Module, x: Tensor, timestep: Tensor, context: Tensor, empty: Tensor) -> Tensor:
+    def predict(
+        self, network: nn.Module, x: Tensor, timestep: Tensor, context: Conditioning, empty: Conditioning
+    ) -> Tensor:
         """The denoiser's prediction at one timestep, guided where guidance acts."""
         times = timestep.expand(len(x)).to(x.device)
         if not self.guided(timestep):
             return network(x, timesteps=times, context=context)
-        both = network(torch.cat([x, x]), timesteps=torch.cat([times, times]), context=torch.cat([empty, context]))
+        contexts = {name: torch.cat([empty[name], context[name]]) for name in context}
+        both = network(torch.cat([x, x]), timesteps=torch.cat([times, times]), context=contexts)
         without, with_prompt = both.chunk(2)
         return without + self.guidance_scale * (with_prompt - without)
 
@@ -118,5 +108,5 @@ class SamplingInferer(Inferer):
             return False
         if self.guidance_interval is None:
             return True
-        sigma = float(self.diffusion.signal_to_noise(timestep.long().cpu().view(1)).rsqrt())
+        sigma = float(self.diffusion.signal_to_noise(timestep.cpu().view(1)).rsqrt())
         return self.guidance_interval[0] <= sigma <= self.guidance_interval[1]

@@ -36,9 +36,8 @@ class WeightedCrossEntropy(nn.Module):
 
         Args:
             logits: shape (B, K).
-            target: "label" (B,), 0 to K - 1, and "weight" (B,).
+            target: "label" (B,), 0 to K - 1, or shares of the classes, (B, K), and "weight" (B,).
         """
-        each = F.cross_entropy(
-            logits.float(), target["label"].long(), reduction="none", label_smoothing=self.label_smoothing
-        )
+        label = target["label"].long() if target["label"].ndim == 1 else target["label"].float()
+        each = F.cross_entropy(logits.float(), label, reduction="none", label_smoothing=self.label_smoothing)
         return (target["weight"] * each).mean()

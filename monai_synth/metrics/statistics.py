@@ -20,22 +20,28 @@ class Difference:
         low: lower end of the interval.
         high: upper end of the interval.
         level: confidence of the interval, 0 to 1.
+        p_value: two-sided, by where zero lies among the bootstrap samples.
     """
 
     estimate: float
     low: float
     high: float
     level: float = 0.95
+    p_value: float | None = None
 
     @property
     def shown(self) -> bool:
         """Whether the interval leaves zero out."""
         return self.low > 0 or self.high < 0
 
-    def sentence(self) -> str:
-        """The difference in words that claim no more than was shown."""
+    def sentence(self, p_value: float | None = None) -> str:
+        """The difference in words that claim no more than was shown.
+
+        Args:
+            p_value: adjusted for how many differences were looked at; from 0.05 on nothing is shown.
+        """
         numbers = f"{self.estimate:+.3f} ({self.level:.0%} interval {self.low:+.3f} to {self.high:+.3f})"
-        if not self.shown:
+        if not self.shown or (p_value is not None and p_value >= 0.05):
             return f"No difference shown: {numbers}."
         return f"{'Better' if self.estimate > 0 else 'Worse'} by {numbers}."
 
@@ -57,8 +63,8 @@ def balanced_accuracy_of(correct: Array, labels: Array, weights: Array | None = 
 def paired_bootstrap(
     treatment: Sequence[Array] | Array,
     baseline: Sequence[Array] | Array,
-    labels: Array,
-    groups: Sequence[str] | Array,
+    labels: Sequence[Array] | Array,
+    groups: Sequence[Sequence[str]] | Sequence[str] | Array,
     num_samples: int = 2000,
     level: float = 0.95,
     seed: int = 0,
@@ -71,8 +77,8 @@ def paired_bootstrap(
     Args:
         treatment: for each draw of the shots, 1 where the arm is right on a test image, shape (N,).
         baseline: the same for the other arm, on the same images in the same order.
-        labels: true classes, shape (N,).
-        groups: patient or slide of each image, length N.
+        labels: true classes, shape (N,); or one such array for each draw, when draws have test images of their own.
+        groups: patient or slide of each image, length N; or one such sequence for each draw.
         num_samples: bootstrap samples.
         level: confidence, 0 to 1.
         seed: of the samples.
@@ -83,39 +89,42 @@ def paired_bootstrap(
     Reference:
         Davison and Hinkley, "Bootstrap Methods and their Application", 1997, section 3.8 (hierarchical data).
     """
-    treatment, baseline = (np.asarray(arm, dtype=float) for arm in (treatment, baseline))
-    labels = np.asarray(labels)
-    if treatment.shape != baseline.shape or treatment.ndim != 2 or treatment.shape[1] != len(labels):
+    arms = [[np.asarray(draw, dtype=float) for draw in arm] for arm in (treatment, baseline)]
+    truths = [np.asarray(part) for part in labels] if np.ndim(labels[0]) else [np.asarray(labels)] * len(arms[0])
+    kinds = groups if len(groups) and not isinstance(groups[0], str) and np.ndim(groups[0]) else [groups] * len(arms[0])
+    members = [np.unique(np.asarray(part), return_inverse=True)[1] for part in kinds]
+    sizes = [[draw.shape for draw in arm] for arm in (*arms, truths, members)]
+    if not arms[0] or any(size != sizes[0] for size in sizes):
         raise ValueError(
-            f"Both arms need the same draws and images, found {treatment.shape} and {baseline.shape} for "
-            f"{len(labels)} labels."
+            f"Both arms need the same draws and images, found {sizes[0]} and {sizes[1]} for labels of {sizes[2]}."
         )
     rng = np.random.default_rng(seed)
-    _, member_of = np.unique(np.asarray(groups), return_inverse=True)
     samples = np.empty(num_samples)
     for number in range(num_samples):
         differences = []
-        for draw in rng.integers(len(treatment), size=len(treatment)):
-            weights = _resampled(member_of, rng)
-            both = (balanced_accuracy_of(arm[draw], labels, weights) for arm in (treatment, baseline))
+        for draw in rng.integers(len(truths), size=len(truths)):
+            weights = resampled(members[draw], rng)
+            both = (balanced_accuracy_of(arm[draw], truths[draw], weights) for arm in arms)
             differences.append(next(both) - next(both))
         samples[number] = np.mean(differences)
     estimate = np.mean(
-        [balanced_accuracy_of(a, labels) - balanced_accuracy_of(b, labels) for a, b in zip(treatment, baseline)]
+        [balanced_accuracy_of(a, truth) - balanced_accuracy_of(b, truth) for a, b, truth in zip(*arms, truths)]
     )
     low, high = np.quantile(samples, [(1 - level) / 2, (1 + level) / 2])
-    return Difference(float(estimate), float(low), float(high), level)
+    tail = min((samples <= 0).sum(), (samples >= 0).sum())
+    return Difference(
+        float(estimate), float(low), float(high), level, float(min(1.0, 2 * (tail + 1) / (num_samples + 1)))
+    )
 
 
-def _resampled(member_of: Array, rng: np.random.Generator) -> Array:
+def resampled(member_of: Array, rng: np.random.Generator) -> Array:
     """How often each image counts when groups, and images within them, are drawn with replacement."""
-    num_groups = member_of.max() + 1
-    times = np.bincount(rng.integers(num_groups, size=num_groups), minlength=num_groups)
-    weights = np.zeros(len(member_of))
-    for group in np.nonzero(times)[0]:
-        members = np.nonzero(member_of == group)[0]
-        weights[members] = rng.multinomial(times[group] * len(members), np.full(len(members), 1 / len(members)))
-    return weights
+    sizes = np.bincount(member_of)
+    starts, order = np.cumsum(sizes) - sizes, np.argsort(member_of, kind="stable")
+    times = np.bincount(rng.integers(len(sizes), size=len(sizes)), minlength=len(sizes))
+    drawn = np.repeat(np.arange(len(sizes)), times * sizes)  # a group that came up t times gives t times its size
+    places = starts[drawn] + (rng.random(len(drawn)) * sizes[drawn]).astype(int)
+    return np.bincount(order[places], minlength=len(member_of)).astype(float)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

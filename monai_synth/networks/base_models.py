@@ -8,19 +8,24 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from ..utils.io import read_json
+
 EMBEDDED = {"nano": Path(__file__).resolve().parents[1] / "assets" / "nano"}
-WEIGHTED_PARTS = ("unet", "vae", "text_encoder")
-# Only the parts that are used: hubs also keep single-file checkpoints of several gigabytes at the top of a repository.
-READ = ["model_index.json", "scheduler/*.json", "tokenizer/*.json", "tokenizer/*.txt"]
+WEIGHTED_PARTS = ("unet", "transformer", "vae", "text_encoder", "text_encoder_2")
+# Only the parts that are used: hubs also keep single-file checkpoints of several gigabytes at the top of a repository,
+# and the T5 of Stable Diffusion 3, see `StableDiffusion3`.
+READ = ["model_index.json", "scheduler/*.json"]
+READ += [f"{part}/*{ending}" for part in ("tokenizer", "tokenizer_2") for ending in (".json", ".txt")]
 READ += [f"{part}/*{ending}" for part in WEIGHTED_PARTS for ending in (".json", ".safetensors")]
 VARIANTS = ["*.fp16.*", "*.bf16.*", "*.non_ema.*", "*.ema.*"]
 
 
-def resolve_base_model(name: str) -> Path:
+def resolve_base_model(name: str, variant: str | None = None) -> Path:
     """The folder of a base model in diffusers' format.
 
     Args:
         name: "nano" for the embedded model, a folder, or a hub id, with "@revision" when one is pinned.
+        variant: "fp16" for the files of half precision; None for those of full precision, where the base has them.
 
     Returns:
         A folder with a `model_index.json` and safetensors weights.
@@ -30,51 +35,77 @@ def resolve_base_model(name: str) -> Path:
         RuntimeError: when a hub id is neither in the local cache nor to be reached.
     """
     if name in EMBEDDED:
-        return _checked(EMBEDDED[name], name)
+        return _checked(EMBEDDED[name], name, variant)
     if Path(name).is_dir():
-        return _checked(Path(name), name)
+        return _checked(Path(name), name, variant)
     if Path(name).is_absolute() or name.startswith(".") or name.count("/") != 1:
         raise FileNotFoundError(
             f"There is no base model {name!r}: it is neither one of {sorted(EMBEDDED)}, nor a folder, nor a hub id "
             "such as 'owner/model'."
         )
-    return _checked(_from_hub(name), name)
+    return _checked(_from_hub(name, variant), name, variant)
 
 
-def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of one part that are read: those of full precision or, where there are none, of fp16."""
+def pipeline_class(folder: Path) -> str:
+    """Name of diffusers' class for the pipeline in a folder."""
+    return str(read_json(folder / "model_index.json").get("_class_name"))
+
+
+def weighted_parts(folder: Path) -> list[str]:
+    """The parts of a base whose weights are used."""
+    index = read_json(folder / "model_index.json")
+    return [part for part in WEIGHTED_PARTS if index.get(part, [None])[0] is not None]
+
+
+def weight_files(folder: Path, variant: str | None = None) -> list[Path]:
+    """The safetensors files of one part that are read.
+
+    Args:
+        folder: of the part.
+        variant: "fp16" for those of half precision; None for those of full precision. Where there are only others, they
+            are read instead.
+    """
     files = sorted(folder.glob("*.safetensors"))
     plain = [path for path in files if not any(path.match(pattern) for pattern in VARIANTS)]
-    return plain or [path for path in files if ".fp16." in path.name]
+    half = [path for path in files if ".fp16." in path.name]
+    return half or plain if variant == "fp16" else plain or half
 
 
-def _checked(folder: Path, name: str) -> Path:
+def _checked(folder: Path, name: str, variant: str | None) -> Path:
     if not (folder / "model_index.json").is_file():
         raise FileNotFoundError(
             f"The base model {name!r} in {folder} has no model_index.json: it is no pipeline in diffusers' format."
         )
-    for part in WEIGHTED_PARTS:
-        if not weight_files(folder / part):
+    for part in weighted_parts(folder):
+        files = weight_files(folder / part, variant)
+        if not files:
             raise FileNotFoundError(
                 f"The base model {name!r} has no safetensors weights in {folder / part}. Pickled weights (.bin, .ckpt) "
                 "are never read; save the pipeline with safe_serialization=True first."
             )
+        if variant == "fp16" and ".fp16." not in files[0].name:
+            raise FileNotFoundError(
+                f"The base model {name!r} has no weights of the variant fp16 in {folder / part}. Leave --variant out; "
+                "--amp float16 or bfloat16 loads the others in half precision too."
+            )
     return folder
 
 
-def _from_hub(name: str) -> Path:
+def _from_hub(name: str, variant: str | None) -> Path:
     os.environ.setdefault("HF_HUB_ETAG_TIMEOUT", "5")
     from huggingface_hub import snapshot_download
 
     repo, _, revision = name.partition("@")
-    options: dict[str, Any] = {"revision": revision or None, "allow_patterns": READ}
+    wanted = [path.replace(".safetensors", f".{variant}.safetensors") if variant else path for path in READ]
+    options: dict[str, Any] = {"revision": revision or None, "allow_patterns": wanted}
     try:
-        return _checked(Path(snapshot_download(repo, local_files_only=True, **options)), name)
+        return _checked(Path(snapshot_download(repo, local_files_only=True, **options)), name, variant)
     except Exception:  # not in the cache, or only a part of it: ask the hub, once
         options |= {"etag_timeout": 5, "max_workers": 2}
         try:
-            folder = Path(snapshot_download(repo, ignore_patterns=VARIANTS, **options))
-            if not all(weight_files(folder / part) for part in WEIGHTED_PARTS):
+            unread = [path for path in VARIANTS if f".{variant}." not in path]
+            folder = Path(snapshot_download(repo, ignore_patterns=unread, **options))
+            if not all(weight_files(folder / part) for part in weighted_parts(folder)) and not variant:
                 folder = Path(snapshot_download(repo, **options))  # some keep half precision alone
             return folder
         except Exception as error:
@@ -84,9 +115,9 @@ def _from_hub(name: str) -> Path:
             ) from error
 
 
-def fingerprint(folder: Path) -> str:
-    """The SHA-256 of a base model's weights, the same wherever the folder lies, 64 hexadecimal digits."""
-    files = sorted(path for part in WEIGHTED_PARTS for path in weight_files(folder / part))
+def fingerprint(folder: Path, variant: str | None = None) -> str:
+    """The SHA-256 of the weights that are read of a base model, the same wherever its folder lies, 64 digits."""
+    files = sorted(path for part in weighted_parts(folder) for path in weight_files(folder / part, variant))
     return _fingerprint(tuple((str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in files))
 
 

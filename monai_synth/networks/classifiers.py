@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import logging
-from pathlib import Path
 from typing import Any
 
-import timm
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-logger = logging.getLogger(__name__)
+from .encoders import ImageEncoder, build_timm, load_timm, timm_colors
 
 
 class ImageClassifier(nn.Module):
@@ -20,47 +16,82 @@ class ImageClassifier(nn.Module):
     Args:
         name: any name of `timm.list_models()`; built without a download.
         num_classes: number of classes, K.
-        checkpoint: safetensors file of initial weights for the same architecture. Its head is left out when it has
-            another number of classes. None starts from random weights.
+        checkpoint: initial weights of the same architecture, see `find_weights`. A head of another number of classes
+            is left out. None starts from random weights.
         dropout: dropout rate before the head.
+        image_size: pixels of the images; None takes the size that the network was published with. Networks without
+            windows or position embeddings take any size.
 
     Raises:
-        ValueError: for an unknown name, or a checkpoint of another architecture.
+        ValueError: for an unknown name, a checkpoint of another architecture, or a size that the network cannot take.
         FileNotFoundError: when the checkpoint is missing.
     """
 
-    def __init__(self, name: str, num_classes: int, checkpoint: str | None = None, dropout: float = 0.0) -> None:
+    def __init__(
+        self,
+        name: str,
+        num_classes: int,
+        checkpoint: str | None = None,
+        dropout: float = 0.0,
+        image_size: int | None = None,
+    ) -> None:
         super().__init__()
-        if not timm.is_model(name):
-            raise ValueError(f"timm has no model {name!r}. timm.list_models() lists them all.")
-        self.backbone: Any = timm.create_model(name, pretrained=False, num_classes=num_classes, drop_rate=dropout)
-        config: Any = self.backbone.pretrained_cfg
-        self.register_buffer("mean", torch.tensor(config.get("mean", (0.5,) * 3)).view(1, 3, 1, 1))
-        self.register_buffer("std", torch.tensor(config.get("std", (0.5,) * 3)).view(1, 3, 1, 1))
+        self.name = name
+        self.backbone: Any = build_timm(name, num_classes, image_size, dropout)
+        mean, std = timm_colors(self.backbone)
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
         if checkpoint:
-            self._load(name, Path(checkpoint))
+            load_timm(self.backbone, name, checkpoint)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits of shape (B, K) for images of shape (B, 3, H, W) in [0, 1]."""
         return self.backbone((x - self.mean) / self.std)
 
-    def _load(self, name: str, path: Path) -> None:
-        if not path.is_file():
-            raise FileNotFoundError(f"There is no checkpoint {path}. Name a safetensors file of {name}.")
-        if path.suffix != ".safetensors":
-            raise ValueError(f"{path} is not a safetensors file. Only safetensors are read; convert it first.")
-        weights, own = load_file(path), self.backbone.state_dict()
-        fitting = {key: value for key, value in weights.items() if key in own and own[key].shape == value.shape}
-        missing = [key for key in own if key not in fitting]
-        unfit = [key for key in missing if not key.startswith(self._head_names())]
-        if unfit:
-            raise ValueError(
-                f"{path} does not fit {name}: {len(unfit)} of {len(own)} tensors are missing or have another shape, "
-                f"the first is {unfit[0]}."
-            )
-        self.backbone.load_state_dict(fitting, strict=False)
-        logger.info("Classifier %s starts from %s; its head is %s.", name, path.name, "new" if missing else "loaded")
+    def describe(self) -> dict[str, Any]:
+        """What `published_classifier` needs to build this network again."""
+        return {"family": "timm", "name": self.name}
 
-    def _head_names(self) -> tuple[str, ...]:
-        names = self.backbone.pretrained_cfg.get("classifier", "fc")
-        return (names,) if isinstance(names, str) else tuple(names)
+
+class EncoderClassifier(nn.Module):
+    """An image encoder with a linear head: fine-tuned as a whole, or with the encoder frozen as a linear probe.
+
+    Args:
+        name: of the encoder, see `ImageEncoder`; "open_clip:ViT-B-32" is the image tower of CLIP.
+        num_classes: number of classes, K.
+        checkpoint: initial weights of the encoder; the head is always new. None starts from random weights.
+        frozen: train the head alone; the encoder, its batch statistics too, stays as it is.
+        image_size: pixels of the images; None takes the size that the encoder was published with.
+
+    Raises:
+        ValueError: as `ImageEncoder` does.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        num_classes: int,
+        checkpoint: str | None = None,
+        frozen: bool = False,
+        image_size: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.encoder = ImageEncoder(name, checkpoint, image_size)
+        self.head = nn.Linear(self.encoder.feature_size, num_classes)
+        self.frozen = frozen
+        self.encoder.requires_grad_(not frozen)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits of shape (B, K) for images of shape (B, 3, H, W) in [0, 1]."""
+        return self.head(self.encoder(x))
+
+    def train(self, mode: bool = True) -> EncoderClassifier:
+        """Sets the mode; a frozen encoder always evaluates."""
+        super().train(mode)
+        if self.frozen:
+            self.encoder.eval()
+        return self
+
+    def describe(self) -> dict[str, Any]:
+        """What `published_classifier` needs to build this network again."""
+        return {"family": "linear", "name": self.encoder.name}

@@ -1,104 +1,308 @@
-"""The denoiser as an engine trains it, and its adapter as a standard diffusers file."""
+"""The denoiser as an engine trains it: the frozen base and a trainable low-rank adapter."""
 
 from __future__ import annotations
 
-import json
-import tempfile
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from contextlib import contextmanager
 from typing import Any
 
-from diffusers import StableDiffusionPipeline
-from diffusers.utils import convert_state_dict_to_diffusers
+import torch
+from diffusers.training_utils import EMAModel
+from diffusers.utils import recurse_remove_peft_layers
 from peft import LoraConfig, get_peft_model_state_dict
-from safetensors import safe_open
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ..utils.io import save_safetensors
-from .diffusion import LatentDiffusion
+from .diffusion import Conditioning, LatentDiffusion
 
-ADAPTER_FILE = "pytorch_lora_weights.safetensors"
-UNET_TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
 TEXT_TARGETS = ("q_proj", "k_proj", "v_proj", "out_proj")
-METADATA_KEY = "monai_synth"
+LORA_INITS = ("gaussian", "kaiming", "pissa")
 
 
 class Denoiser(nn.Module):
     """A latent diffusion's denoiser with the call that MONAI's engines make.
 
     Args:
-        diffusion: whose denoiser and text encoder are used, in place.
+        diffusion: whose denoiser and text encoders are used, in place.
     """
 
     def __init__(self, diffusion: LatentDiffusion) -> None:
         super().__init__()
-        self.unet: Any = diffusion.unet
-        self.text_encoder: Any = diffusion.text_encoder
+        self.diffusion = diffusion
+        self.adapter_number = diffusion.adapter_number
+        for name, part in diffusion.adaptable.items():
+            self.add_module(name, part)
 
-    def forward(self, x: Tensor, timesteps: Tensor | None = None, context: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, timesteps: Tensor | None = None, context: Conditioning | None = None) -> Tensor:
         """The prediction for noisy latents.
 
         Args:
             x: noisy latents, shape (B, c, h, w).
-            timesteps: shape (B,), whole numbers.
-            context: text features, shape (B, L, D), or token ids, shape (B, L), which are encoded here so that the
-                text encoder can learn.
+            timesteps: shape (B,).
+            context: text features, see `LatentDiffusion.encode_prompts`, or token ids, which are encoded here so that
+                the text encoders can learn.
 
         Returns:
             Shape (B, c, h, w).
+
+        Raises:
+            ValueError: without timesteps or context, which MONAI's engines allow and a denoiser needs.
+            RuntimeError: when the base has got another adapter since.
         """
-        if context is not None and not context.is_floating_point():
-            context = self.text_encoder(context).last_hidden_state
-        return self.unet(x, timesteps, context).sample
+        if timesteps is None or context is None:
+            raise ValueError("A denoiser needs timesteps and context; use LatentDiffusionPrepareBatch.")
+        if self.adapter_number != self.diffusion.adapter_number:
+            raise RuntimeError(
+                "The base model has another adapter now, so this denoiser would predict what nobody trained. Build it "
+                "anew, or load a base of its own with LatentDiffusion."
+            )
+        if "token_ids" in context:
+            context = self.diffusion.encode_ids(context)
+        return self.diffusion.predict(x, timesteps, context)
 
 
 class LoRADenoiser(Denoiser):
     """A denoiser whose base is frozen and to which a trainable low-rank adapter is added.
 
-    Its `state_dict` holds the adapter alone, so that checkpoints are small and never hold the base.
+    Its `state_dict` holds the adapter alone, so that checkpoints are small and never hold the base. The adapter is
+    float32 whatever the base is.
 
     Args:
         diffusion: base model; the adapter is added to it in place.
         rank: inner size of the update.
         alpha: numerator of its scale alpha / rank; None takes the rank, which keeps the scale at 1.
         dropout: on the adapter's input.
-        target_modules: names of the denoiser's layers that are adapted.
-        train_text_encoder: adapt the text encoder as well.
-        text_target_modules: names of its layers that are adapted.
+        target_modules: layers of the denoiser that are adapted: "attention", "all" (every linear layer and
+            convolution, which moves a small base further) or their names.
+        train_text_encoder: adapt the text encoders as well.
+        text_target_modules: names of their layers that are adapted.
+        use_dora: learn the size of each output's weights apart from their direction.
+        use_rslora: scale by alpha / sqrt(rank) instead of alpha / rank.
+        init: "gaussian", "kaiming", which both begin at the base itself, or "pissa", which begins with the largest
+            singular values of the base's weights; its file is an ordinary adapter of twice the rank.
+        ema_decay: keep an average of the adapter's weights over the steps, with this decay; it is what is saved and
+            drawn with. None keeps none.
+        gradient_checkpointing: compute activations anew in the backward pass, for less memory and more time.
 
     Raises:
-        ValueError: when the base already has an adapter or none of the target layers.
+        ValueError: when the base already has an adapter or none of the target layers, or for settings that do not go
+            together.
 
     Reference:
-        Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", 2021. https://arxiv.org/abs/2106.09685
+        Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", 2021. https://arxiv.org/abs/2106.09685; Liu et
+        al., "DoRA", 2024. https://arxiv.org/abs/2402.09353; Kalajdzievski, "rsLoRA", 2023.
+        https://arxiv.org/abs/2312.03732; Meng et al., "PiSSA", 2024. https://arxiv.org/abs/2404.02948
     """
 
     def __init__(
         self,
         diffusion: LatentDiffusion,
         rank: int = 16,
-        alpha: int | None = None,
+        alpha: float | None = None,
         dropout: float = 0.0,
-        target_modules: Sequence[str] = UNET_TARGETS,
+        target_modules: Sequence[str] | str | None = "attention",
         train_text_encoder: bool = False,
         text_target_modules: Sequence[str] = TEXT_TARGETS,
+        use_dora: bool = False,
+        use_rslora: bool = False,
+        init: str = "gaussian",
+        ema_decay: float | None = None,
+        gradient_checkpointing: bool = False,
     ) -> None:
+        _check_options(diffusion, init, use_dora, train_text_encoder)
         super().__init__(diffusion)
-        self.rank, self.alpha = rank, alpha or rank
-        options: dict[str, Any] = {"r": rank, "lora_alpha": self.alpha, "lora_dropout": dropout}
-        self.unet.add_adapter(LoraConfig(target_modules=list(target_modules), init_lora_weights="gaussian", **options))
-        self.trains_text_encoder = train_text_encoder
-        if train_text_encoder:
-            self.text_encoder.add_adapter(
-                LoraConfig(target_modules=list(text_target_modules), init_lora_weights="gaussian", **options)
+        names = list(diffusion.adaptable) if train_text_encoder else [diffusion.denoiser_name]
+        self.adapted: dict[str, Any] = {name: diffusion.adaptable[name] for name in names}
+        for name, part in self.adapted.items():
+            targets = text_target_modules if name.startswith("text_encoder") else target_modules
+            targets = _names_of(part, targets, diffusion.lora_targets)
+            if init == "pissa" and any(isinstance(layer, nn.Conv2d) for layer in _layers(part, targets)):
+                raise ValueError(
+                    "lora_init 'pissa' is defined for linear layers, but lora_targets names convolutions as well. Use "
+                    "--lora_targets attention, or another --lora_init."
+                )
+            config = LoraConfig(
+                r=rank,
+                lora_alpha=alpha or rank,  # type: ignore[arg-type]  # peft takes and scales by any number
+                lora_dropout=dropout,
+                target_modules=targets,
+                use_dora=use_dora,
+                use_rslora=use_rslora,
+                init_lora_weights={"kaiming": True}.get(init, init),  # type: ignore[arg-type]
             )
+            _add_adapter(diffusion, name, config)
+            if gradient_checkpointing:
+                _set_checkpointing(part, True)
+        diffusion.adapter_number += 1
+        self.adapter_number = diffusion.adapter_number
+        self.lora_initial = _InitialState(self.adapted) if init == "pissa" else None
+        self.lora_average = WeightAverage(list(self.trainable_parameters()), ema_decay) if ema_decay else None
         self.register_state_dict_post_hook(_keep_adapter)
         self.register_load_state_dict_post_hook(_forgive_base)
 
     def trainable_parameters(self) -> Iterator[nn.Parameter]:
         """The adapter's parameters, for the optimizer."""
         return (parameter for parameter in self.parameters() if parameter.requires_grad)
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Within the block the adapter's weights are their average over the steps, when one is kept."""
+        if self.lora_average is None:
+            yield
+            return
+        parameters = list(self.trainable_parameters())
+        kept = [parameter.detach().clone() for parameter in parameters]
+        self.lora_average.model.copy_to(parameters)
+        try:
+            yield
+        finally:
+            for parameter, value in zip(parameters, kept):
+                parameter.data.copy_(value)
+
+
+class WeightAverage(nn.Module):
+    """An exponential moving average of weights, as a module, so that it travels in its owner's `state_dict`.
+
+    Args:
+        parameters: whose average is kept.
+        decay: share of the average that stays at each step; it is smaller at the beginning.
+    """
+
+    def __init__(self, parameters: list[nn.Parameter], decay: float) -> None:
+        super().__init__()
+        self.model = EMAModel(parameters, decay=decay)
+
+    def update(self, parameters: Iterator[nn.Parameter]) -> None:
+        """Takes in the weights after a step of the optimizer."""
+        parameters_now = list(parameters)
+        self.model.to(parameters_now[0].device)
+        self.model.step(parameters_now)
+
+    def get_extra_state(self) -> dict[str, Any]:
+        return self.model.state_dict()
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        device = self.model.shadow_params[0].device
+        self.model.load_state_dict(state)
+        self.model.to(device)
+
+
+class _InitialState(nn.Module):
+    """The adapter as PiSSA began it, which is taken off again when it is saved.
+
+    PiSSA moves a part of the base's weights into the adapter. What was learned is the difference between the adapter
+    and its beginning, so both are kept.
+    """
+
+    def __init__(self, adapted: dict[str, Any]) -> None:
+        super().__init__()
+        self.states = {name: _clone(get_peft_model_state_dict(part)) for name, part in adapted.items()}
+        self.adapted = [adapted]  # in a list: the parts are no children of this module
+
+    def get_extra_state(self) -> dict[str, Any]:
+        return self.states
+
+    def set_extra_state(self, states: dict[str, Any]) -> None:
+        """Takes the beginning of a training that goes on, and makes the base's rest fit to it to the last bit."""
+        (adapted,) = self.adapted
+        for name, part in adapted.items():
+            for key, module in lora_layers(part):
+                now, before = self.states[name], states[name]
+                down, up = f"{key}.lora_A.weight", f"{key}.lora_B.weight"
+                scale = module.scaling["default"]
+                weight = module.get_base_layer().weight
+                old = [tensor.to(weight) for tensor in (now[up], now[down], before[up], before[down])]
+                if not (torch.equal(old[0], old[2]) and torch.equal(old[1], old[3])):
+                    weight.data += scale * (old[0] @ old[1] - old[2] @ old[3])
+        self.states = {name: _clone(state) for name, state in states.items()}
+
+
+def _clone(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {key: value.detach().clone() for key, value in state.items()}
+
+
+def lora_layers(part: nn.Module) -> list[tuple[str, Any]]:
+    """The layers of a part that have an adapter, by name."""
+    return [(name, module) for name, module in part.named_modules() if hasattr(module, "lora_A")]
+
+
+def _check_options(diffusion: LatentDiffusion, init: str, use_dora: bool, train_text_encoder: bool) -> None:
+    if has_adapter(diffusion):
+        raise ValueError("The base model already has an adapter. remove_adapter(diffusion) takes it out.")
+    if init not in LORA_INITS:
+        raise ValueError(f"lora_init is {init!r}. It can be {', '.join(map(repr, LORA_INITS))}.")
+    if use_dora and train_text_encoder:
+        raise ValueError(
+            "use_dora and train_text_encoder cannot go together: diffusers and transformers lose DoRA's magnitudes of "
+            "text encoders without an error, and would draw other images from the file."
+        )
+    if init == "pissa" and use_dora:
+        raise ValueError("lora_init 'pissa' and use_dora cannot go together: PiSSA's file could not be told as DoRA.")
+    if init == "pissa" and diffusion.dtype != torch.float32:
+        raise ValueError("lora_init 'pissa' changes the base's weights and needs them in float32; leave --amp out.")
+
+
+def _add_adapter(diffusion: LatentDiffusion, name: str, config: LoraConfig) -> None:
+    part = diffusion.adaptable[name]
+    before = {key: parameter.data for key, parameter in part.named_parameters()}
+    part.add_adapter(config)
+    for key, module in lora_layers(part):
+        weight = module.get_base_layer().weight
+        if weight.data_ptr() != before[f"{key}.weight"].data_ptr():  # PiSSA puts its rest in the place of a weight
+            diffusion.base_weights[name, f"{key}.weight"] = before[f"{key}.weight"]
+    for parameter in part.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+
+
+def _set_checkpointing(part: Any, on: bool) -> None:
+    names = ("enable_gradient_checkpointing", "disable_gradient_checkpointing")  # diffusers
+    if not hasattr(part, names[0]):
+        names = ("gradient_checkpointing_enable", "gradient_checkpointing_disable")  # transformers
+    getattr(part, names[0] if on else names[1])()
+
+
+def has_adapter(diffusion: LatentDiffusion) -> bool:
+    """Whether a base has an adapter, beside its weights or written into them."""
+    return bool(diffusion.base_weights) or any(lora_layers(part) for part in diffusion.adaptable.values())
+
+
+def remove_adapter(diffusion: LatentDiffusion) -> None:
+    """Makes a base again what its files say, to the last bit, whatever adapter it has."""
+    if not has_adapter(diffusion):
+        return
+    for part in diffusion.adaptable.values():
+        strip_adapter(part)
+        _set_checkpointing(part, False)
+        part.eval().requires_grad_(False)
+    for (name, key), value in diffusion.base_weights.items():
+        diffusion.adaptable[name].get_parameter(key).data = value
+    diffusion.base_weights.clear()
+    diffusion.adapter_number += 1
+
+
+def strip_adapter(part: Any) -> None:
+    """Takes the adapter's layers out of one part; the weights beneath stay as they are."""
+    recurse_remove_peft_layers(part)
+    if hasattr(part, "peft_config"):
+        del part.peft_config
+    part._hf_peft_config_loaded = False
+
+
+def _names_of(part: nn.Module, targets: Sequence[str] | str | None, attention: Sequence[str]) -> list[str]:
+    """The names of the layers that are adapted, for "attention", "all" or names."""
+    if targets is None or targets == "attention":
+        return list(attention)
+    if targets == "all":
+        return [name for name, layer in part.named_modules() if isinstance(layer, (nn.Linear, nn.Conv2d))]
+    if isinstance(targets, str):
+        raise ValueError(f"lora_targets is {targets!r}. It can be 'attention', 'all' or a list of names of layers.")
+    return list(targets)
+
+
+def _layers(part: nn.Module, targets: Sequence[str]) -> list[nn.Module]:
+    """The layers that peft finds for names: whole names, or their ends."""
+    ends = tuple(f".{target}" for target in targets)
+    return [layer for name, layer in part.named_modules() if name in targets or name.endswith(ends)]
 
 
 def _keep_adapter(module: nn.Module, state: dict[str, Any], prefix: str, local_metadata: dict[str, Any]) -> None:
@@ -108,100 +312,3 @@ def _keep_adapter(module: nn.Module, state: dict[str, Any], prefix: str, local_m
 
 def _forgive_base(module: nn.Module, incompatible: Any) -> None:
     incompatible.missing_keys[:] = [key for key in incompatible.missing_keys if "lora_" in key]
-
-
-def save_adapter(network: LoRADenoiser, folder: str | Path, metadata: dict[str, Any]) -> Path:
-    """Writes the adapter as `pytorch_lora_weights.safetensors`, which `load_lora_weights` of diffusers reads.
-
-    Args:
-        network: whose adapter is written.
-        folder: where to.
-        metadata: plain values about its origin, such as the base's fingerprint, classes, prompts, rank and seed;
-            they go into the file's header.
-
-    Returns:
-        The path of the file.
-
-    Raises:
-        RuntimeError: when a weight is not a finite number; a file that is there stays as it was.
-    """
-    broken = [name for name, value in network.named_parameters() if value.requires_grad and not value.isfinite().all()]
-    if broken:
-        raise RuntimeError(
-            f"{len(broken)} tensors of the adapter are not finite numbers, the first is {broken[0]}. It was not "
-            f"written; the last good adapter, if there is one, stays in {folder}. Lower the learning rate."
-        )
-    text = network.text_encoder if network.trains_text_encoder else None
-    with tempfile.TemporaryDirectory() as scratch:
-        StableDiffusionPipeline.save_lora_weights(
-            scratch,
-            unet_lora_layers=convert_state_dict_to_diffusers(get_peft_model_state_dict(network.unet)),
-            text_encoder_lora_layers=(convert_state_dict_to_diffusers(_text_state(text)) if text is not None else None),
-            unet_lora_adapter_metadata=_peft_metadata(network.unet),
-            text_encoder_lora_adapter_metadata=_peft_metadata(text) if text is not None else None,
-        )
-        weights = load_file(Path(scratch) / ADAPTER_FILE)
-        with safe_open(Path(scratch) / ADAPTER_FILE, framework="pt") as file:
-            header = dict(file.metadata() or {})
-    path = Path(folder) / ADAPTER_FILE
-    save_safetensors(path, weights, {**header, METADATA_KEY: json.dumps(metadata)})
-    return path
-
-
-def _text_state(text_encoder: nn.Module) -> dict[str, Tensor]:
-    return get_peft_model_state_dict(text_encoder, adapter_name="default")
-
-
-def _peft_metadata(module: Any) -> dict[str, Any]:
-    config = module.peft_config["default"].to_dict()
-    return {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}
-
-
-def read_adapter_metadata(folder: str | Path) -> dict[str, Any]:
-    """What `save_adapter` noted about an adapter; empty for an adapter of another program.
-
-    Raises:
-        FileNotFoundError: when the folder has no adapter.
-    """
-    path = Path(folder) / ADAPTER_FILE
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no adapter {path}. Run train_diffusion.json first.")
-    with safe_open(path, framework="pt") as file:
-        return json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
-
-
-def load_adapter(diffusion: LatentDiffusion, folder: str | Path | None) -> Denoiser:
-    """The denoiser with an adapter written into its weights, for generation.
-
-    Args:
-        diffusion: base model, changed in place.
-        folder: of the adapter; None is the base alone.
-
-    Raises:
-        FileNotFoundError: when the folder has no adapter.
-        ValueError: when the adapter was trained on another base; both fingerprints are named.
-    """
-    if folder is None:
-        return Denoiser(diffusion).eval()
-    metadata = read_adapter_metadata(folder)
-    trained_on = metadata.get("base_fingerprint", diffusion.fingerprint)
-    if trained_on != diffusion.fingerprint:
-        raise ValueError(
-            f"The adapter in {folder} belongs to the base {metadata.get('base_model')!r} ({trained_on[:12]}), but the "
-            f"base is {diffusion.base_model!r} ({diffusion.fingerprint[:12]}). Name the base it was trained on, or "
-            "train an adapter for this one."
-        )
-    state, alphas, header = StableDiffusionPipeline.lora_state_dict(
-        str(folder), weight_name=ADAPTER_FILE, return_lora_metadata=True, local_files_only=True
-    )
-    StableDiffusionPipeline.load_lora_into_unet(
-        state, network_alphas=alphas, unet=diffusion.unet, adapter_name="default", metadata=header
-    )
-    diffusion.unet.fuse_lora()
-    if any(key.startswith("text_encoder.") for key in state):
-        StableDiffusionPipeline.load_lora_into_text_encoder(
-            state, network_alphas=alphas, text_encoder=diffusion.text_encoder, adapter_name="default", metadata=header
-        )
-    diffusion.unet.requires_grad_(False)
-    diffusion.text_encoder.requires_grad_(False)
-    return Denoiser(diffusion).eval()

@@ -39,7 +39,7 @@ def draw_confusion(matrix: Any, class_names: Sequence[str], path: str | Path) ->
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     axes.spines[:].set_visible(False)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_real_and_synthetic(
@@ -83,7 +83,7 @@ def draw_real_and_synthetic(
         axes[line, 0].text(
             -0.12, 0.5, f"{name}\n{origin}", transform=axes[line, 0].transAxes, ha="right", va="center", fontsize=8
         )
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _square(image: np.ndarray) -> np.ndarray:
@@ -92,7 +92,9 @@ def _square(image: np.ndarray) -> np.ndarray:
     return image[:, top : top + side, left : left + side].transpose(1, 2, 0)
 
 
-def _save(figure: Any, path: str | Path) -> None:
+def save_figure(figure: Any, path: str | Path) -> Path:
+    """Writes a figure as PNG in one piece, closes it and gives the path."""
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", dpi=150, metadata={"Software": None})
     plt.close(figure)
+    return Path(path)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import csv
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..utils.io import read_json
+from ..utils.io import atomic_path, read_json
 
 COLUMNS = ("balanced_accuracy", "macro_f1", "auroc", "accuracy")
 
@@ -39,3 +40,22 @@ def results_table(folders: dict[str, Path], columns: Sequence[str] = COLUMNS) ->
         f"{first['majority_share']:.3f} of them."
     )
     return "\n".join(lines)
+
+
+def write_rows(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Writes rows as a CSV in one piece; its columns are all keys of the rows, in the order in which they come up."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def text_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows as a Markdown table, which reads as well as text; columns as in `write_rows`."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    cells = [columns, *([str(row.get(column, "")) for column in columns] for row in rows)]
+    widths = [max(len(line[index]) for line in cells) for index in range(len(columns))]
+    lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths)) + " |" for line in cells]
+    lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
+    return "\n".join(lines) + "\n"

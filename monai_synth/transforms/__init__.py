@@ -1,9 +1,11 @@
 """MONAI transforms for tiles, stains, prompts and latents."""
 
+from .color import RandHSVJitterd, RandJPEGd, RandPolicyd
 from .latents import EncodeLatent, EncodeLatentd, EncodePromptd, RandLatentView, RandLatentViewd
 from .prompts import PromptFromClass, PromptFromClassd
 from .stain import RandStainJitter, RandStainJitterd
 from .tile import LoadTile, LoadTiled, ResizeCrop, ResizeCropd
+from .views import SelectViewd, dihedral_views
 
 __all__ = [
     "EncodeLatent",
@@ -13,10 +15,15 @@ __all__ = [
     "LoadTiled",
     "PromptFromClass",
     "PromptFromClassd",
+    "RandHSVJitterd",
+    "RandJPEGd",
     "RandLatentView",
     "RandLatentViewd",
+    "RandPolicyd",
     "RandStainJitter",
     "RandStainJitterd",
     "ResizeCrop",
     "ResizeCropd",
+    "SelectViewd",
+    "dihedral_views",
 ]

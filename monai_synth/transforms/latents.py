@@ -11,14 +11,7 @@ from monai.transforms import MapTransform, Randomizable, Transform
 from torch import Tensor
 
 from ..networks.diffusion import LatentDiffusion
-
-NUM_VIEWS = 8
-
-
-def dihedral_views(image: Tensor) -> Tensor:
-    """The 8 flips and quarter turns of a square image, shape (8, C, H, W) from (C, H, W); the first is the image."""
-    turns = [torch.rot90(image, quarter, (-2, -1)) for quarter in range(4)]
-    return torch.stack([*turns, *(turn.flip(-1) for turn in turns)])
+from .views import NUM_VIEWS, dihedral_views
 
 
 class EncodeLatent(Transform):
@@ -83,12 +76,13 @@ class RandLatentViewd(Randomizable, MapTransform):
 
 
 class EncodePromptd(MapTransform):
-    """Replaces a prompt by its text features of shape (L, D), or by its token ids of shape (L,).
+    """Replaces a prompt by its text features, "features" of shape (L, D) and what else the base's family has, or by its
+    token ids, each of shape (L,).
 
     Args:
         keys: of the prompts.
-        diffusion: whose text encoder is used.
-        token_ids: give token ids, for a text encoder that is trained.
+        diffusion: whose text encoders are used.
+        token_ids: give token ids, for text encoders that are trained.
         allow_missing_keys: pass over records without the key.
     """
 
@@ -106,5 +100,5 @@ class EncodePromptd(MapTransform):
         result = dict(data)
         encode = self.diffusion.token_ids if self.token_ids else self.diffusion.encode_prompts
         for key in self.key_iterator(result):
-            result[key] = encode([result[key]])[0].cpu()
+            result[key] = {name: value[0].cpu() for name, value in encode([result[key]]).items()}
         return result

@@ -1,6 +1,15 @@
 """Files, locks and seeds."""
 
-from .io import atomic_path, load_tensors, read_json, save_tensors, sha256_of, write_json, write_text
+from .io import (
+    atomic_path,
+    load_tensors,
+    read_json,
+    save_safetensors,
+    save_tensors,
+    sha256_of,
+    write_json,
+    write_text,
+)
 from .lock import hold_folder, release_folder
 from .schedule import epoch_length, num_epochs
 from .seeds import derived_seed
@@ -14,6 +23,7 @@ __all__ = [
     "num_epochs",
     "read_json",
     "release_folder",
+    "save_safetensors",
     "save_tensors",
     "sha256_of",
     "write_json",

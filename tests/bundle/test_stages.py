@@ -1,6 +1,7 @@
 import pytest
 
-from monai_synth.bundle.stages import Stage, changed, current_stage, needs_base
+from monai_synth.bundle.stage_record import Stage, changed
+from monai_synth.bundle.stages import current_stage, needs_base
 from monai_synth.utils import read_json
 
 

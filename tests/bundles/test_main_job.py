@@ -9,13 +9,15 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from diffusers import StableDiffusionPipeline
 from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.bundle import run as run_bundle
 
 from monai_synth.data import is_marked_synthetic, load_datalist
-from monai_synth.utils import hold_folder, read_json, release_folder, sha256_of
+from monai_synth.networks import LatentDiffusion, read_adapter_metadata, release_diffusion
+from monai_synth.utils import hold_folder, read_json, release_folder, sha256_of, write_json
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / "bundles" / "colon" / "configs"
@@ -89,7 +91,12 @@ def test_the_main_job_goes_from_a_folder_to_a_table(settings, capsys):
     assert all(is_marked_synthetic(path) for path in (out / "synthetic").rglob("*.png"))
     assert (out / "real_and_synthetic.png").exists()
     known = read_json(Path(settings["model_path"]).with_suffix(".json"))
-    assert known == {"class_names": ["benign", "malignant"], "classifier": "test_resnet", "classifier_size": 32}
+    assert known == {
+        "class_names": ["benign", "malignant"],
+        "classifier": "test_resnet",
+        "classifier_size": 32,
+        "architecture": {"family": "timm", "name": "test_resnet"},
+    }
     assert settings["base_model"] in capsys.readouterr().out.splitlines()[-1]
     drawn = StableDiffusionPipeline.from_pretrained(settings["base_model"], safety_checker=None)
     drawn.load_lora_weights(out / "adapter")  # a standard adapter
@@ -128,8 +135,12 @@ def test_stages_run_one_by_one_and_images_are_added(settings):
     assert len(load_datalist(out / "synthetic" / "datalist.json")) == 10
 
 
-def test_one_adapter_for_each_class(settings):
+def test_one_adapter_for_each_class_on_one_loaded_base(settings, monkeypatch):
+    release_diffusion()
+    loaded, load = [], LatentDiffusion._part
+    monkeypatch.setattr(LatentDiffusion, "_part", lambda self, *args: loaded.append(args[1]) or load(self, *args))
     run("generate", settings, adapter_scope="class")
+    assert sorted(loaded) == ["text_encoder", "unet", "vae"]
     out = Path(settings["output_dir"])
     hashes = {sha256_of(path) for path in (out / "adapter").rglob("pytorch_lora_weights.safetensors")}
     assert len(hashes) == 2
@@ -137,41 +148,133 @@ def test_one_adapter_for_each_class(settings):
     assert {record["adapter"] for record in records} == hashes and len(records) == 6
 
 
-def test_the_text_encoder_can_be_trained_too(settings):
-    run("generate", settings, train_text_encoder=True)
-    assert len(files_of(Path(settings["output_dir"]) / "synthetic")) == 6
+def test_the_base_alone_draws_without_any_training(settings, tmp_path):
+    run("generate", settings, adapter_scope="none", attributes={"stain": ["pale", "strong"]})
+    out = Path(settings["output_dir"])
+    records = load_datalist(out / "synthetic" / "datalist.json")
+    assert len(records) == 6 and {record["adapter"] for record in records} == {"none"}
+    assert {record["prompt"].rsplit(", ", 1)[1] for record in records} <= {"pale", "strong"}
+    assert not (out / "adapter").exists()
+    with pytest.raises(RuntimeError) as error:
+        run("train_diffusion", {**settings, "output_dir": str(tmp_path / "other")}, adapter_scope="none")
+    assert "there is nothing to fine-tune. Run generate.json" in root_message(error)
 
 
-def test_a_killed_fine_tuning_ends_with_the_same_adapter(settings, tmp_path):
-    def command(output_dir):
-        given = {**settings, "max_steps": 200, "output_dir": str(output_dir)}
-        keys = ConfigParser.load_config_file(CONFIGS / "train_diffusion.json")
-        pairs = [word for key, value in given.items() if key in keys for word in (f"--{key}", str(value))]
-        return [
-            sys.executable,
-            "-m",
-            "monai.bundle",
-            "run",
-            "--config_file",
-            str(CONFIGS / "train_diffusion.json"),
-            *pairs,
-        ]
+ALL = {
+    "train_text_encoder": True,
+    "use_rslora": True,
+    "lora_init": "pissa",
+    "lora_alpha": 3.0,
+    "lora_dropout": 0.1,
+    "lora_targets": ["to_q", "to_v"],
+    "ema_decay": 0.9,
+    "noise_offset": 0.1,
+    "accumulate_steps": 2,
+    "gradient_checkpointing": True,
+}
 
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("epsilon", ALL),
+        ("xl", {"use_dora": True, "amp": "bfloat16"}),
+        ("flow", {"train_text_encoder": True, "min_snr_gamma": None}),  # a null comes from an overlay alone
+    ],
+    ids=["sd", "xl", "sd3"],
+)
+def test_every_family_and_option_goes_from_a_folder_to_images(
+    settings, miniature, plain_pipeline, tmp_path, kind, options
+):
+    base = miniature(kind)
+    write_json(tmp_path / "overlay.json", options)
+    run(["generate", str(tmp_path / "overlay")], {**settings, "base_model": str(base)})
+    out = Path(settings["output_dir"])
+    assert len(files_of(out / "synthetic")) == 6
+    assert read_adapter_metadata(out / "adapter")["steps"] == settings["max_steps"]
+    plain_pipeline(base).load_lora_weights(out / "adapter")
+
+
+def command(config, settings, output_dir):
+    """The words of a run of one config as a user types them."""
+    keys = ConfigParser.load_config_file(CONFIGS / f"{config}.json")
+    given = {key: value for key, value in {**settings, "output_dir": str(output_dir)}.items() if key in keys}
+    pairs = [word for key, value in given.items() for word in (f"--{key}", str(value))]
+    return [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(CONFIGS / f"{config}.json"), *pairs]
+
+
+def stopped_when(words, condition, number):
+    """Starts a command, sends it a signal as soon as a condition holds, and gives exit status and output."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run(command(tmp_path / "whole"), check=True, env=environment, capture_output=True)
-    killed = subprocess.Popen(
-        command(tmp_path / "parts"), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    state = tmp_path / "parts" / "adapter" / "state_1.json"
+    process = subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     deadline = time.time() + 120
-    while not state.exists() and killed.poll() is None and time.time() < deadline:
+    while not condition() and process.poll() is None and time.time() < deadline:
         time.sleep(0.02)
-    killed.send_signal(signal.SIGKILL)
-    killed.wait()
-    assert state.exists() and not read_json(tmp_path / "parts" / "adapter" / "run.json")["complete"]
-    subprocess.run(command(tmp_path / "parts"), check=True, env=environment, capture_output=True)
+    process.send_signal(number)
+    output, _ = process.communicate()
+    return process.returncode, output
+
+
+def finished(words):
+    subprocess.run(words, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True)
+
+
+def test_a_stopped_fine_tuning_ends_with_the_same_adapter(settings, tmp_path):
+    settings = {**settings, "max_steps": 200}
     name = "adapter/pytorch_lora_weights.safetensors"
-    assert sha256_of(tmp_path / "parts" / name) == sha256_of(tmp_path / "whole" / name)
+    finished(command("train_diffusion", settings, tmp_path / "whole"))
+    for number, status in ((signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 128 + signal.SIGTERM)):
+        folder = tmp_path / number.name
+        words = command("train_diffusion", settings, folder)
+        state = folder / "adapter" / "state_1.json"
+        code, output = stopped_when(words, state.exists, number)
+        assert state.exists() and not read_json(folder / "adapter" / "run.json")["complete"]
+        assert code == status and ("run the same command to go on" in output) == (number == signal.SIGTERM)
+        finished(words)
+        assert sha256_of(folder / name) == sha256_of(tmp_path / "whole" / name)
+
+
+def test_images_from_elsewhere_train_a_classifier(settings, tmp_path):
+    run("generate", settings)
+    listing = tmp_path / "out" / "synthetic" / "datalist.json"
+    other = tmp_path / "other"
+    run("train", settings, output_dir=str(other), synthetic_datalist=str(listing))
+    assert not (other / "adapter").exists() and not (other / "synthetic").exists()
+    record = read_json(other / "classifier" / "test_resnet_real+synthetic" / "run.json")
+    assert set(record["upstream"]) == {"split"} and record["settings"]["synthetic_sha256"] == sha256_of(listing)
+    assert record["peak_memory_mb"]["host"] > 100 and record["config"]["classifier"] == "test_resnet"
+    with pytest.raises(RuntimeError) as error:
+        run("train", settings, output_dir=str(tmp_path / "third"), synthetic_datalist=str(tmp_path / "gone.json"))
+    assert "There is no synthetic_datalist" in root_message(error)
+
+
+@pytest.mark.parametrize("name", ["augmentation/strong", "augmentation/cutmix", "mixing/curriculum", "mixing/all_real"])
+def test_an_overlay_of_augmentation_or_mixing_trains(settings, name):
+    overlay = ConfigParser.load_config_file(ROOT / "configs" / f"{name}.yaml")
+    run("train", settings, **overlay)
+    out = Path(settings["output_dir"])
+    assert (out / "classifier").is_dir() and "balanced_accuracy" in (out / "results.txt").read_text()
+
+
+@pytest.mark.slow
+def test_the_main_job_killed_again_and_again_ends_with_the_same_files(settings, tmp_path):
+    settings = {**settings, "max_steps": 100, "images_per_class": 8, "classifier_steps": 50}
+    finished(command("train", settings, tmp_path / "whole"))
+    rng, words, kills = np.random.default_rng(0), command("train", settings, tmp_path / "parts"), 0
+    while kills < 20:
+        end = time.time() + rng.uniform(4, 14)
+        code, _ = stopped_when(words, lambda: time.time() > end, signal.SIGKILL)
+        if code == 0:  # it came through; the next kills meet a run with its last stage gone
+            shutil.rmtree(tmp_path / "parts" / rng.choice(["classifier", "synthetic", "adapter"]))
+            shutil.rmtree(tmp_path / "parts" / "classifier", ignore_errors=True)
+        else:
+            kills += 1
+    finished(words)
+    for pattern in ("adapter/*lora*", "synthetic/*/*.png", "classifier/*/model.pt", "classifier/*/evaluation/*.csv"):
+        whole = {path.relative_to(tmp_path / "whole"): sha256_of(path) for path in (tmp_path / "whole").glob(pattern)}
+        parts = {path.relative_to(tmp_path / "parts"): sha256_of(path) for path in (tmp_path / "parts").glob(pattern)}
+        assert whole and parts == whole
+    assert not list((tmp_path / "parts").rglob("*.part*"))
 
 
 @pytest.mark.parametrize(
@@ -181,6 +284,10 @@ def test_a_killed_fine_tuning_ends_with_the_same_adapter(settings, tmp_path):
         ({"shots": 15}, "fewer than shots=15"),
         ({"shots": "many"}, "shots is 'many'. It must be a whole number from 1"),
         ({"guidance_scale": -1}, "guidance_scale is -1. It must lie between 0 and 50"),
+        ({"amp": "half"}, "amp is 'half'. It can be None, 'bfloat16', 'float16'"),
+        ({"use_dora": "yes"}, "use_dora is 'yes'. It can be False, True"),
+        ({"ema_decay": 2}, "ema_decay is 2. It must lie between 0 and 0.999999"),
+        ({"attributes": {"stain": []}}, "It must give a list of phrases for each name"),
         ({"fold": 7}, "fold is 7, but there are 5 folds"),
         ({"mixing": "real"}, "mixing is 'real'. It can be 'none', 'synthetic', 'real+synthetic'"),
         ({"classifier": "resnet1"}, "timm has no model 'resnet1'. Near names are"),

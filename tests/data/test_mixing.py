@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from monai_synth.data import RealSyntheticDataset, load_synthetic
+from monai_synth.data.mixing import choose_synthetic
 
 
 def records(origin, count, classes=("a", "b"), **fields):
@@ -40,7 +41,7 @@ def test_weights_make_the_loss_the_stated_mixture():
 
 
 def test_fewer_synthetic_images_are_part_of_more():
-    few, many = (RealSyntheticDataset(REAL, SYNTHETIC, synthetic_per_class=number, seed=3) for number in (5, 15))
+    few, many = (RealSyntheticDataset(REAL, SYNTHETIC, synthetic_per_class=number) for number in (5, 15))
     assert {r["image"] for r in few.data} < {r["image"] for r in many.data}
 
 
@@ -77,3 +78,7 @@ def test_the_baseline_needs_no_generator(tmp_path):
     assert load_synthetic(tmp_path / "gone.json", "none") == []
     with pytest.raises(FileNotFoundError, match="There is no datalist"):
         load_synthetic(tmp_path / "gone.json", "real+synthetic")
+
+
+def test_images_added_later_do_not_change_which_are_used():
+    assert choose_synthetic(REAL, SYNTHETIC, 3) == choose_synthetic(REAL, records("synthetic", 60), 3)

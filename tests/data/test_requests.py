@@ -1,9 +1,11 @@
 import json
+from collections import Counter
 
 import pytest
 import torch
 
 from monai_synth.data import pending_requests, plan_requests, prompts_of, write_synthetic_png
+from monai_synth.data.prompts import check_attributes
 from monai_synth.data.requests import JOURNAL
 from monai_synth.utils import derived_seed, sha256_of
 
@@ -27,6 +29,32 @@ def test_a_seed_does_not_depend_on_the_other_classes():
 def test_a_class_without_a_prompt_is_named():
     with pytest.raises(KeyError, match="There is no prompt for \\['c'\\]"):
         plan_requests(["a", "c"], PROMPTS, 1, seed=0)
+
+
+def test_attributes_are_drawn_by_the_seed_of_each_image():
+    stains = {"stain": ["pale stain", "strong stain"]}
+    plan = plan_requests(["a", "b"], PROMPTS, 40, seed=1, attributes=stains)
+    assert plan == plan_requests(["a", "b"], PROMPTS, 40, seed=1, attributes=stains)
+    counts = Counter(row["prompt"] for row in plan)
+    assert set(counts) == {f"{prompt}, {stain}" for prompt in PROMPTS.values() for stain in stains["stain"]}
+    assert min(counts.values()) > 8
+    more = plan_requests(["a", "b"], PROMPTS, 40, seed=1, attributes={**stains, "power": ["40x", "100x"]})
+    for row, longer in zip(plan, more):
+        assert longer["prompt"].rsplit(", ", 1)[0] == row["prompt"] and longer["seed"] == row["seed"]
+
+
+@pytest.mark.parametrize("attributes", [["pale"], {"stain": "pale"}, {"stain": []}, {"stain": [""]}, {"stain": [3]}])
+def test_attributes_are_lists_of_phrases(attributes):
+    with pytest.raises(ValueError, match="must give a list of phrases for each name, such as"):
+        check_attributes(attributes)
+
+
+def test_each_class_may_have_a_template_of_its_own():
+    templates = {"a": "a smear with {phrase}", "b": "{phrase} in tissue"}
+    prompts = prompts_of(["a", "b"], {"a": "x", "b": "y"}, templates)
+    assert prompts == {"a": "a smear with x", "b": "y in tissue"}
+    with pytest.raises(ValueError, match="prompt_template has no text for \\['c'\\]"):
+        prompts_of(["a", "c"], {}, templates)
 
 
 @pytest.mark.parametrize("name", ["../a", "a/b", "a\\b", "..", ""])

@@ -11,8 +11,9 @@ from monai_synth.networks import LatentDiffusion, LoRADenoiser
 
 
 def batch_of(diffusion, count=64):
-    context = diffusion.encode_prompts(["a cell"]).expand(count, -1, -1)
-    return {"image": torch.randn(count, 4, 8, 8), "prompt": context}
+    context = diffusion.encode_prompts(["a cell"])
+    context = {name: value.expand(count, *value.shape[1:]) for name, value in context.items()}
+    return {"image": torch.randn(count, *diffusion.latent_shape(32)), "prompt": context}
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
@@ -29,14 +30,26 @@ def test_noisy_latent_and_target_give_the_clean_latent_back(miniature, kind):
     assert torch.equal(target["weight"], torch.ones(64))
 
 
-def test_prompts_are_dropped_at_the_stated_rate(miniature):
-    diffusion = LatentDiffusion(str(miniature()))
+def test_flow_and_noisy_latent_give_the_clean_latent_back(miniature):
+    diffusion = LatentDiffusion(str(miniature("flow")))
+    batch = batch_of(diffusion)
+    noisy, target, _, features = LatentDiffusionPrepareBatch(diffusion)(batch, "cpu")
+    sigma = features["timesteps"].view(-1, 1, 1, 1) / 1000
+    torch.testing.assert_close(noisy - sigma * target["target"], batch["image"], atol=1e-5, rtol=1e-5)
+    with pytest.raises(ValueError, match="min_snr_gamma is 5.0, but .* predicts the flow.*Set min_snr_gamma to null"):
+        LatentDiffusionPrepareBatch(diffusion, min_snr_gamma=5.0)
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "xl", "flow"])
+def test_prompts_are_dropped_at_the_stated_rate(miniature, kind):
+    diffusion = LatentDiffusion(str(miniature(kind)))
     torch.manual_seed(0)
     batch, empty = batch_of(diffusion, 400), diffusion.encode_prompts([""])
     for rate, low, high in [(0.0, 0, 0), (0.25, 70, 130), (1.0, 400, 400)]:
         _, _, _, features = LatentDiffusionPrepareBatch(diffusion, prompt_dropout=rate)(batch, "cpu")
-        dropped = int((features["context"] == empty).flatten(1).all(dim=1).sum())
-        assert low <= dropped <= high
+        for name, value in features["context"].items():
+            dropped = int((value == empty[name]).flatten(1).all(dim=1).sum())
+            assert low <= dropped <= high
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
@@ -80,4 +93,4 @@ def test_prompts_are_encoded_anew_while_the_text_encoder_learns(miniature, learn
     before = prepare.context("a cell")
     for parameter in network.trainable_parameters():
         torch.nn.init.constant_(parameter, 0.2)
-    assert torch.equal(prepare.context("a cell"), before) is not learns
+    assert torch.equal(prepare.context("a cell")["features"], before["features"]) is not learns

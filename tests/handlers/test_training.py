@@ -10,7 +10,14 @@ from monai.engines import SupervisedTrainer
 from monai.transforms import Compose, RandGaussianNoised
 from torch import nn
 
-from monai_synth.handlers import EpochSeed, GradientClipping, Progress, StopOnNonFiniteLoss, TrainingState
+from monai_synth.handlers import (
+    EpochSeed,
+    GradientClipping,
+    Progress,
+    StepSchedule,
+    StopOnNonFiniteLoss,
+    TrainingState,
+)
 
 
 class SquaredError(nn.Module):
@@ -112,6 +119,31 @@ def test_the_gradient_is_limited_only_when_the_optimizer_steps():
     assert norms[0] > 0.5  # gathering
     assert norms[1] == pytest.approx(0.5, rel=1e-4)  # steps
     assert norms[2] == pytest.approx(0.5, rel=1e-4)  # the last iteration steps as well
+
+
+@pytest.mark.parametrize("accumulation", [1, 2, 3])
+def test_the_schedule_follows_the_steps_of_the_optimizer(accumulation, recwarn):
+    torch.manual_seed(0)
+    network = nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(network.parameters(), lr=1.0)
+    schedule = torch.optim.lr_scheduler.StepLR(optimizer, 1, gamma=0.5)
+    rates = []
+    trainer = SupervisedTrainer(
+        device="cpu",
+        max_epochs=2,
+        epoch_length=2 * accumulation,
+        train_data_loader=DataLoader([{"image": torch.randn(2), "label": torch.randn(1)}] * 20, batch_size=1),
+        network=network,
+        optimizer=optimizer,
+        loss_function=SquaredError(),
+        train_handlers=[StepSchedule(schedule)],
+        accumulation_steps=accumulation,
+        decollate=False,
+    )
+    optimizer.register_step_post_hook(lambda *args: rates.append(optimizer.param_groups[0]["lr"]))
+    trainer.run()
+    assert rates == [1.0, 0.5, 0.25, 0.125]
+    assert not [warning for warning in recwarn if "lr_scheduler.step" in str(warning.message)]
 
 
 def test_a_gradient_that_is_no_number_stops_before_the_weights_change(tmp_path):

@@ -47,7 +47,7 @@ def test_an_interval_over_patients_is_wider_than_one_over_tiles():
 
 def test_equal_arms_differ_by_nothing_and_order_turns_the_sign():
     (treatment, baseline), labels, groups = patients(np.random.default_rng(1), effect=0.2)
-    assert paired_bootstrap([treatment], [treatment], labels, groups, 50) == Difference(0.0, 0.0, 0.0)
+    assert paired_bootstrap([treatment], [treatment], labels, groups, 50) == Difference(0.0, 0.0, 0.0, p_value=1.0)
     forth = paired_bootstrap([treatment] * 2, [baseline] * 2, labels, groups, 200)
     back = paired_bootstrap([baseline] * 2, [treatment] * 2, labels, groups, 200)
     assert forth.estimate == pytest.approx(-back.estimate) and forth.low == pytest.approx(-back.high)
@@ -102,3 +102,22 @@ def test_the_rank_test_is_level_without_a_leak_and_finds_copies():
     leaked[:10] += 5.0
     area, p_value = rank_test(leaked, rng.normal(size=40))
     assert area > 0.7 and p_value < 0.01
+
+
+def test_draws_may_have_test_images_of_their_own():
+    (treatment, baseline), labels, groups = patients(np.random.default_rng(2), effect=0.2)
+    half = len(labels) // 2
+    parts = [slice(None), slice(half)]
+    of_each = [[values[part] for part in parts] for values in (treatment, baseline, labels, groups)]
+    found = paired_bootstrap(*of_each, num_samples=200)
+    alone = [
+        balanced_accuracy_of(treatment[part], labels[part]) - balanced_accuracy_of(baseline[part], labels[part])
+        for part in parts
+    ]
+    assert found.estimate == pytest.approx(np.mean(alone)) and found.low < found.estimate < found.high
+
+
+def test_a_difference_that_many_looks_explain_is_not_shown():
+    difference = Difference(0.05, 0.01, 0.09, p_value=0.02)
+    assert difference.sentence(0.02).startswith("Better by +0.050")
+    assert difference.sentence(0.08).startswith("No difference shown: +0.050")

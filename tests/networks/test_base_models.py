@@ -53,10 +53,11 @@ def test_fp16_variants_are_read(miniature, tmp_path):
 
 
 def test_another_kind_of_pipeline_is_refused(miniature, tmp_path):
-    folder = tmp_path / "xl"
+    folder = tmp_path / "other"
     shutil.copytree(miniature(), folder)
-    (folder / "text_encoder_2").mkdir()
-    with pytest.raises(ValueError, match="is not a Stable Diffusion 1.x or 2.x"):
+    index = (folder / "model_index.json").read_text()
+    (folder / "model_index.json").write_text(index.replace("StableDiffusionPipeline", "FluxPipeline"))
+    with pytest.raises(ValueError, match="is a FluxPipeline. Bases of these kinds can be used: .*StableDiffusionXL"):
         LatentDiffusion(str(folder))
 
 
@@ -71,9 +72,9 @@ def test_a_variant_beside_the_weights_changes_neither_fingerprint_nor_what_is_re
     assert LatentDiffusion(str(folder)).prediction_type == "epsilon"
 
 
-@pytest.mark.parametrize("only_half", [False, True])
+@pytest.mark.parametrize(("only_half", "variant"), [(False, None), (True, None), (False, "fp16"), (True, "fp16")])
 def test_an_interrupted_download_is_completed_and_only_what_is_used_is_asked_for(
-    miniature, tmp_path, monkeypatch, only_half
+    miniature, tmp_path, monkeypatch, only_half, variant
 ):
     """The hub is played by a folder that has what real ones have: variants and single-file checkpoints."""
     asked, remote = [], tmp_path / "remote"
@@ -98,10 +99,24 @@ def test_an_interrupted_download_is_completed_and_only_what_is_used_is_asked_for
         return str(cache)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    assert resolve_base_model("owner/model") == cache
-    assert LatentDiffusion("owner/model").prediction_type == "epsilon"
-    assert any(".fp16." in name for name in asked) is only_half
+    assert resolve_base_model("owner/model", variant) == cache
+    assert LatentDiffusion("owner/model", variant=variant).prediction_type == "epsilon"
+    assert any(".fp16." in name for name in asked) is (only_half or variant == "fp16")
+    full = [name for name in asked if name.endswith(".safetensors") and ".fp16." not in name]
+    assert bool(full) is (not only_half and variant is None)
     assert not any("pruned" in name for name in asked)
     count = len(asked)
-    resolve_base_model("owner/model")
+    resolve_base_model("owner/model", variant)
     assert len(asked) == count  # whole now: the hub is not asked again
+
+
+def test_half_precision_is_read_when_it_is_asked_for(miniature, tmp_path):
+    folder = tmp_path / "both"
+    shutil.copytree(miniature(), folder)
+    for part in ("unet", "vae", "text_encoder"):
+        for path in (miniature("epsilon", 5) / part).glob("*.safetensors"):  # told apart by their content
+            shutil.copy(path, (folder / part / path.name).with_suffix(".fp16.safetensors"))
+    assert fingerprint(folder, "fp16") == fingerprint(miniature("epsilon", 5)) != fingerprint(folder)
+    assert LatentDiffusion(str(folder), variant="fp16").fingerprint == fingerprint(folder, "fp16")
+    with pytest.raises(FileNotFoundError, match="has no weights of the variant fp16 in .*Leave --variant out"):
+        LatentDiffusion(str(miniature()), variant="fp16")

@@ -1,6 +1,5 @@
 import pytest
 import torch
-from diffusers import DDIMScheduler, StableDiffusionPipeline
 from monai.data import DataLoader
 from monai.engines import SupervisedTrainer
 from safetensors import safe_open
@@ -13,18 +12,22 @@ from monai_synth.networks import (
     LoRADenoiser,
     load_adapter,
     read_adapter_metadata,
+    remove_adapter,
     save_adapter,
 )
-from monai_synth.networks.lora import ADAPTER_FILE
+from monai_synth.networks.adapter_files import ADAPTER_FILE
+from monai_synth.transforms import EncodePromptd
+
+KINDS = ("epsilon", "v_prediction", "xl", "flow")
 
 
-def trained(base, train_text_encoder=False, steps=3, rank=4):
+def trained(base, train_text_encoder=False, steps=3, rank=4, **options):
     """A diffusion and an adapter after a few large steps of the stock trainer."""
     torch.manual_seed(0)
     diffusion = LatentDiffusion(str(base))
-    network = LoRADenoiser(diffusion, rank=rank, train_text_encoder=train_text_encoder)
-    prompt = diffusion.token_ids(["a cell"])[0] if train_text_encoder else diffusion.encode_prompts(["a cell"])[0]
-    records = [{"image": torch.randn(4, 8, 8), "prompt": prompt} for _ in range(4)]
+    network = LoRADenoiser(diffusion, rank=rank, train_text_encoder=train_text_encoder, **options)
+    prompt = EncodePromptd("prompt", diffusion, token_ids=train_text_encoder)({"prompt": "a cell"})["prompt"]
+    records = [{"image": torch.randn(diffusion.latent_shape(32)), "prompt": prompt} for _ in range(4)]
     trainer = SupervisedTrainer(
         device="cpu",
         max_epochs=1,
@@ -40,18 +43,19 @@ def trained(base, train_text_encoder=False, steps=3, rank=4):
     return diffusion, network
 
 
-@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("with_text", [False, True])
 def test_the_stock_trainer_changes_the_adapter_and_nothing_else(miniature, kind, with_text):
     diffusion, network = trained(miniature(kind), with_text)
     before = LatentDiffusion(str(miniature(kind)))
-    for part in ("unet", "text_encoder"):
-        own = {key.replace(".base_layer", ""): value for key, value in getattr(diffusion, part).state_dict().items()}
-        for key, value in getattr(before, part).state_dict().items():
+    for name, part in before.adaptable.items():
+        own = {key.replace(".base_layer", ""): value for key, value in diffusion.adaptable[name].state_dict().items()}
+        for key, value in part.state_dict().items():
             assert torch.equal(own[key], value), key
     moved = [key for key, value in network.state_dict().items() if "lora_B" in key and value.abs().max() > 0]
-    assert any(key.startswith("unet") for key in moved)
-    assert any(key.startswith("text_encoder") for key in moved) is with_text
+    assert any(key.startswith(diffusion.denoiser_name) for key in moved)
+    for name in diffusion.text_encoders:
+        assert any(key.startswith(f"{name}.") for key in moved) is with_text
 
 
 def test_the_state_holds_the_adapter_alone_and_loads_strictly(miniature):
@@ -68,30 +72,63 @@ def test_the_state_holds_the_adapter_alone_and_loads_strictly(miniature):
         fresh.load_state_dict({**state, "stranger": torch.zeros(1)})
 
 
-@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+def draw_both(plain_pipeline, base, folder, scheduler="dpmsolver++", prompts=("a cell", "another")):
+    """Images of ours, of plain diffusers with the adapter and of plain diffusers without, from the same noise."""
+    ours = LatentDiffusion(str(base))
+    denoiser = load_adapter(ours, folder)
+    inferer = SamplingInferer(ours, num_inference_steps=4, guidance_scale=3.0, scheduler=scheduler)
+    noise, _, _, features = SamplingPrepareBatch(ours, 32)({"seed": [1, 2], "prompt": list(prompts)})
+    images = inferer(noise, denoiser, **features)
+    pipeline = plain_pipeline(base)
+    kind, options = ours.solver_options(scheduler)
+    pipeline.scheduler = kind.from_config(pipeline.scheduler.config, **options)
+    call = {"num_inference_steps": 4, "guidance_scale": 3.0, "output_type": "pt", "height": 32, "width": 32}
+    plain = pipeline(list(prompts), latents=noise, **call).images
+    pipeline.load_lora_weights(folder)
+    adapted = pipeline(list(prompts), latents=noise, **call).images
+    return images, adapted.float(), plain.float()
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("with_text", [False, True])
-def test_plain_diffusers_draws_the_same_pixels(miniature, tmp_path, kind, with_text):
+def test_plain_diffusers_draws_the_same_pixels(miniature, plain_pipeline, tmp_path, kind, with_text):
     diffusion, network = trained(miniature(kind), with_text)
     save_adapter(network, tmp_path, {"base_fingerprint": diffusion.fingerprint})
-    ours = LatentDiffusion(str(miniature(kind)))
-    denoiser = load_adapter(ours, tmp_path)
-    inferer = SamplingInferer(ours, num_inference_steps=4, guidance_scale=3.0, scheduler="ddim")
-    batch = {"seed": [1, 2], "prompt": ["a cell", "another"]}
-    noise, _, _, features = SamplingPrepareBatch(ours, 32)(batch)
-    images = inferer(noise, denoiser, **features)
+    for scheduler in diffusion.solvers():
+        ours, adapted, plain = draw_both(plain_pipeline, miniature(kind), tmp_path, scheduler)
+        torch.testing.assert_close(ours, adapted, atol=2e-5, rtol=0)
+        assert (plain - adapted).abs().max() > 1e-3  # the adapter does something
+    noise, _, _, features = SamplingPrepareBatch(diffusion, 32)({"seed": [1, 2], "prompt": ["a cell", "another"]})
+    learned = SamplingInferer(diffusion, 4, guidance_scale=3.0, scheduler=scheduler)(noise, network.eval(), **features)
+    torch.testing.assert_close(ours, learned, atol=2e-5, rtol=0)  # and is what was trained
 
-    pipeline = StableDiffusionPipeline.from_pretrained(miniature(kind), safety_checker=None)
-    pipeline.scheduler = DDIMScheduler.from_config(
-        pipeline.scheduler.config, timestep_spacing="trailing", clip_sample=False
-    )
-    pipeline.set_progress_bar_config(disable=True)
-    plain = pipeline(batch["prompt"], latents=noise, num_inference_steps=4, guidance_scale=3.0, output_type="pt").images
-    pipeline.load_lora_weights(tmp_path)
-    adapted = pipeline(
-        batch["prompt"], latents=noise, num_inference_steps=4, guidance_scale=3.0, output_type="pt"
-    ).images
-    torch.testing.assert_close(images, adapted.float(), atol=2e-5, rtol=0)
-    assert (plain - adapted).abs().max() > 1e-3  # the adapter does something
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"use_dora": True},
+        {"use_dora": True, "use_rslora": True},
+        {"use_rslora": True, "train_text_encoder": True},
+        {"init": "pissa", "train_text_encoder": True},
+        {"init": "pissa", "use_rslora": True},
+        {"alpha": 1.5, "train_text_encoder": True},
+        {"init": "kaiming", "target_modules": ["to_k", "ff.net.2"]},
+        {"gradient_checkpointing": True, "train_text_encoder": True},
+        {"target_modules": "all"},
+        {"target_modules": "all", "train_text_encoder": True, "alpha": 1.5},
+        {"target_modules": "all", "use_dora": True},
+    ],
+    ids=str,
+)
+def test_every_kind_of_adapter_is_drawn_by_plain_diffusers(miniature, plain_pipeline, tmp_path, options):
+    diffusion, network = trained(miniature(), **options)
+    save_adapter(network, tmp_path, {"base_fingerprint": diffusion.fingerprint})
+    ours, adapted, plain = draw_both(plain_pipeline, miniature(), tmp_path)
+    torch.testing.assert_close(ours, adapted, atol=5e-5, rtol=0)
+    assert (plain - adapted).abs().max() > 1e-3
+    noise, _, _, features = SamplingPrepareBatch(diffusion, 32)({"seed": [1, 2], "prompt": ["a cell", "another"]})
+    learned = SamplingInferer(diffusion, 4, guidance_scale=3.0)(noise, network.eval(), **features)
+    torch.testing.assert_close(ours, learned, atol=5e-5, rtol=0)  # and is what was trained
 
 
 def test_the_header_tells_the_origin(miniature, tmp_path):
@@ -119,7 +156,7 @@ def test_without_an_adapter_the_base_draws(miniature):
     diffusion = LatentDiffusion(str(miniature()))
     network = load_adapter(diffusion, None)
     noise, context = noise_of_seeds([1], (4, 8, 8)), diffusion.encode_prompts(["x"])
-    expected = diffusion.unet(noise, torch.tensor([10]), context).sample
+    expected = diffusion.denoiser(noise, torch.tensor([10]), context["features"]).sample
     torch.testing.assert_close(network(noise, torch.tensor([10]), context), expected)
 
 
@@ -152,5 +189,60 @@ def test_what_cannot_be_adapted_is_refused(miniature):
         LoRADenoiser(LatentDiffusion(str(miniature())), target_modules=["nope"])
     diffusion = LatentDiffusion(str(miniature()))
     LoRADenoiser(diffusion)
-    with pytest.raises(ValueError, match="default already exists"):
+    with pytest.raises(ValueError, match=r"already has an adapter. remove_adapter\(diffusion\) takes it out"):
         LoRADenoiser(diffusion)
+    remove_adapter(diffusion)
+    with pytest.raises(ValueError, match="lora_init is 'olora'. It can be 'gaussian', 'kaiming', 'pissa'"):
+        LoRADenoiser(diffusion, init="olora")
+    with pytest.raises(ValueError, match="use_dora and train_text_encoder cannot go together"):
+        LoRADenoiser(diffusion, use_dora=True, train_text_encoder=True)
+    with pytest.raises(ValueError, match="'pissa' and use_dora cannot go together"):
+        LoRADenoiser(diffusion, init="pissa", use_dora=True)
+    with pytest.raises(ValueError, match="'pissa' is defined for linear layers, .* Use --lora_targets attention"):
+        LoRADenoiser(diffusion, init="pissa", target_modules="all")
+    with pytest.raises(ValueError, match="lora_targets is 'every'. It can be 'attention', 'all' or a list"):
+        LoRADenoiser(diffusion, target_modules="every")
+    with pytest.raises(ValueError, match="needs them in float32; leave --amp out"):
+        LoRADenoiser(LatentDiffusion(str(miniature()), dtype=torch.bfloat16), init="pissa")
+    with pytest.raises(ValueError, match="A denoiser needs timesteps and context"):
+        LoRADenoiser(diffusion)(torch.zeros(1, 4, 8, 8))
+
+
+def weights_of(diffusion):
+    return {
+        (name, key): value.clone()
+        for name, part in diffusion.adaptable.items()
+        for key, value in part.state_dict().items()
+    }
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kind", ["epsilon", "xl", "flow"])
+def test_one_base_serves_one_adapter_after_another_and_is_itself_again(miniature, tmp_path, kind, dtype):
+    first = trained(miniature(kind), True, steps=2)[1]
+    second = trained(miniature(kind), False, steps=2, use_dora=True)[1]
+    folders = [save_adapter(network, tmp_path / str(index), {}).parent for index, network in enumerate((first, second))]
+    diffusion = LatentDiffusion(str(miniature(kind)), dtype=dtype)
+    before = weights_of(diffusion)
+
+    def alone(folder):
+        return weights_of(load_adapter(LatentDiffusion(str(miniature(kind)), dtype=dtype), folder).diffusion)
+
+    for folder in (*folders, None, folders[0]):
+        network = load_adapter(diffusion, folder)
+        expected = before if folder is None else alone(folder)
+        for key, value in weights_of(diffusion).items():
+            assert torch.equal(value, expected[key]) and value.dtype == dtype, key
+    remove_adapter(diffusion)
+    with pytest.raises(RuntimeError, match="The base model has another adapter now"):
+        network(torch.zeros(1, *diffusion.latent_shape(32)), torch.tensor([1]), diffusion.encode_prompts(["x"]))
+    for options in ({"train_text_encoder": True}, {"gradient_checkpointing": True}):
+        LoRADenoiser(diffusion, rank=2, **options).train()
+        remove_adapter(diffusion)
+    if dtype == torch.float32:
+        LoRADenoiser(diffusion, rank=2, init="pissa")
+        remove_adapter(diffusion)
+    after = weights_of(diffusion)
+    assert after.keys() == before.keys() and all(torch.equal(after[key], before[key]) for key in before)
+    assert not any(part.training for part in diffusion.adaptable.values())
+    assert not any(p.requires_grad for part in diffusion.adaptable.values() for p in part.parameters())

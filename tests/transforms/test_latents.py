@@ -44,6 +44,6 @@ def test_the_autoencoder_runs_once_under_a_cache(miniature):
     first, second = dataset[0], dataset[0]
     assert calls == [8]
     assert not torch.equal(first["image"], second["image"])
-    assert torch.equal(first["prompt"], diffusion.encode_prompts(["x"])[0])
+    assert torch.equal(first["prompt"]["features"], diffusion.encode_prompts(["x"])["features"][0])
     ids = EncodePromptd("prompt", diffusion, token_ids=True)({"prompt": "x"})["prompt"]
-    assert torch.equal(ids, diffusion.token_ids(["x"])[0])
+    assert torch.equal(ids["token_ids"], diffusion.token_ids(["x"])["token_ids"][0])

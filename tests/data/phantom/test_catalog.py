@@ -15,7 +15,8 @@ from monai_synth.data.phantom import (
 )
 from monai_synth.data.phantom.cells import AZURE, EOSIN, NUCLEUS, draw_cell
 from monai_synth.data.phantom.optics import STAINS
-from monai_synth.data.phantom.tissue import HEMATOXYLIN, draw_tissue
+from monai_synth.data.phantom.section import HEMATOXYLIN
+from monai_synth.data.phantom.tissue import draw_tissue
 
 
 @pytest.mark.parametrize("class_name", list(CLASS_PHRASES))

@@ -1,0 +1,131 @@
+"""What is noted of a stage beside its outputs, and whether they are what a config asks for."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from ..utils.io import read_json, write_json
+from .machine import device_name, peak_memory
+
+# Settings that decide where or how fast something is made, but not what. The data set and the base model are known by
+# their content: the split's identity and the fingerprint of the weights.
+NOT_IDENTITY = {
+    *("bundle_root", "output_dir", "dataset_dir", "datalist_path", "adapter_dir", "synthetic_dir", "arm_dir"),
+    *(
+        "evaluation_dir",
+        "assess_dir",
+        "filter_dir",
+        "privacy_dir",
+        "feature_dir",
+        "synthetic_datalist",
+        "model_path",
+        "base_model",
+    ),
+    *("device", "num_workers", "baseline", "encoder"),
+    *("generation_batch_size", "encoder_batch_size", "sample_every", "variant", "gradient_checkpointing"),
+}
+# A stage may grow: more images of the same kind are added to those that exist.
+GROWS = {"generate": "images_per_class", "filter": "images_per_class"}
+
+
+def identity_of(settings: dict[str, Any], upstream: dict[str, str]) -> str:
+    """The SHA-256 of what decides a stage's outputs, 64 hexadecimal digits."""
+    return hashlib.sha256(json.dumps([settings, upstream], sort_keys=True).encode()).hexdigest()
+
+
+def changed(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """One line for each setting that differs, the old value first."""
+    missing = "(not set)"
+    return [
+        f"{key}: {before.get(key, missing)!r} -> {now.get(key, missing)!r}"
+        for key in sorted(set(before) | set(now))
+        if before.get(key, missing) != now.get(key, missing)
+    ]
+
+
+class Stage:
+    """One stage of a run: its folder and the record `run.json` in it.
+
+    Args:
+        name: name of the stage, also of its config.
+        folder: where the stage writes.
+        settings: what decides its outputs.
+        upstream: identities of the stages it reads, by name.
+        config: what is running, noted for the reader.
+    """
+
+    def __init__(
+        self, name: str, folder: Path, settings: dict[str, Any], upstream: dict[str, str], config: Any = None
+    ) -> None:
+        self.name, self.folder, self.upstream, self.config = name, folder, upstream, config
+        self.grows = GROWS.get(name)
+        self.size = settings.get(self.grows, 0) if self.grows else 0
+        self.settings = {key: value for key, value in settings.items() if key not in NOT_IDENTITY and key != self.grows}
+        self.settings = json.loads(json.dumps(self.settings))  # as they will be read back
+        self.path = folder / "run.json"
+
+    @property
+    def identity(self) -> str:
+        """SHA-256 of settings and upstream identities."""
+        return identity_of(self.settings, self.upstream)
+
+    def record(self) -> dict[str, Any] | None:
+        """What the last run of the stage wrote, None before the first."""
+        return read_json(self.path) if self.path.exists() else None
+
+    def complete(self) -> bool:
+        """Whether the outputs are there for exactly these settings."""
+        record = self.record()
+        return (
+            record is not None
+            and record["complete"]
+            and record["identity"] == self.identity
+            and record.get("size", 0) >= self.size
+        )
+
+    def open(self) -> None:
+        """Notes that the stage has begun.
+
+        Raises:
+            ValueError: when the folder holds outputs of other settings; names what differs.
+        """
+        record = self.record()
+        if record is not None and record["identity"] != self.identity:
+            lines = changed(record["settings"], self.settings) + changed(record["upstream"], self.upstream)
+            raise ValueError(
+                f"{self.folder} was made with other settings, and nothing of it is overwritten. What differs:\n  "
+                + "\n  ".join(lines)
+                + "\nName another --output_dir, or remove that folder to make it anew."
+            )
+        if record is None or not record["complete"]:
+            self._write(complete=False, began=time.time())
+
+    def close(self) -> None:
+        """Notes that the stage is complete."""
+        record = self.record() or {}
+        self._write(complete=True, began=record.get("began", time.time()))
+
+    def _write(self, complete: bool, began: float) -> None:
+        content = {
+            "stage": self.name,
+            "complete": complete,
+            "identity": self.identity,
+            "size": self.size,
+            "settings": self.settings,
+            "upstream": self.upstream,
+            "began": began,
+            "wall_time_s": round(time.time() - began, 1) if complete else None,
+            "peak_memory_mb": peak_memory(),
+            "machine": {"system": platform.platform(), "cores": os.cpu_count(), "device": device_name()},
+            "versions": {name: version(name) for name in ("torch", "monai", "diffusers", "peft", "timm")}
+            | {"python": platform.python_version()},
+            "config": json.loads(json.dumps(self.config, default=str)),
+        }
+        write_json(self.path, content)

@@ -1,0 +1,204 @@
+"""A study: many runs of the job over a grid of settings and arms, each once, resumed where it stopped."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from monai.bundle import ConfigParser, ConfigWorkflow
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from ..handlers.progress import without_progress
+from ..report.study import write_study_report
+from ..report.tables import write_rows
+from ..utils.io import read_json
+from ..utils.lock import release_folder
+from .preparation import check_settings
+from .session import digest, known_keys, plain_settings
+from .stages import execute, nested_workflow, required_workflow, stage_of
+
+logger = logging.getLogger(__name__)
+
+WITHOUT_SYNTHETIC = ("none",)  # policies that need no generator
+NUMBERS = ("balanced_accuracy", "macro_f1", "auroc", "accuracy", "majority_share", "num_images")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a study.
+
+    Args:
+        arm: its name.
+        settings: of `train.json`, those of the grid's point and then the arm's.
+        overlays: paths of YAML files that are laid over `train.json`.
+    """
+
+    arm: str
+    settings: dict[str, Any]
+    overlays: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Name of its folder: the arm's, and a digest of what else it is."""
+        slug = re.sub(r"[^A-Za-z0-9]+", "_", self.arm).strip("_")
+        return f"{slug}_{digest([self.settings, self.overlays])[:8]}"
+
+
+def plan(grid: Mapping[str, Sequence[Any]], arms: Mapping[str, Mapping[str, Any]]) -> list[Cell]:
+    """The runs of a study: each arm at each point of the grid, every run once.
+
+    An arm without synthetic images is the same for every number of them, and an arm with none of them is left to such
+    an arm.
+
+    Args:
+        grid: values of each setting, the first setting varies slowest.
+        arms: settings of each arm by its name; "overlay" names YAML files (one, or a list) laid over `train.json`.
+
+    Raises:
+        ValueError: when there is nothing to run, or a value is not a list.
+    """
+    for key, values in grid.items():
+        if not isinstance(values, (list, tuple)) or not values:
+            raise ValueError(f"The grid's {key!r} is {values!r}. It must be a list of values, such as [5, 10].")
+    cells: dict[str, Cell] = {}
+    for values in itertools.product(*grid.values()):
+        for name, arm in arms.items():
+            settings = {**dict(zip(grid, values)), **arm}
+            overlay = settings.pop("overlay", [])
+            overlays = tuple([overlay] if isinstance(overlay, str) else overlay)
+            if settings.get("mixing") in WITHOUT_SYNTHETIC:
+                settings.pop("synthetic_per_class", None)
+            elif settings.get("synthetic_per_class") == 0:
+                continue
+            cell = Cell(name, settings, overlays)
+            cells.setdefault(digest([name, settings, overlays]), cell)
+    if not cells:
+        raise ValueError(f"The study has nothing to run: grid {dict(grid)}, arms {dict(arms)}.")
+    return list(cells.values())
+
+
+def pool_name(settings: Mapping[str, Any], generator_keys: set[str]) -> str:
+    """Name of the folder whose split, adapter and images a run uses; runs that can share them get the same.
+
+    Args:
+        settings: of the run.
+        generator_keys: the settings that decide split, adapter and images.
+    """
+    deciding = {key: value for key, value in sorted(settings.items()) if key in generator_keys}
+    words = [f"{key}{deciding.pop(key)}" for key in ("fold", "shots", "seed") if key in deciding]
+    return "_".join([*words, *([digest(deciding)[:8]] if deciding else [])]) or "all"
+
+
+def study() -> Path:
+    """Runs what the running config's `grid` and `arms` span, and writes `results.csv`, tables and figures.
+
+    Returns:
+        The path of `results.csv`.
+
+    Raises:
+        ValueError: for a grid or arm that cannot be run, before anything is.
+    """
+    workflow = required_workflow("study")
+    parser = workflow.parser
+    arms, reference = parser.get_parsed_content("arms"), parser.get_parsed_content("reference_arm")
+    if reference not in arms:
+        raise ValueError(f"reference_arm is {reference!r}, but the arms are {', '.join(map(repr, arms))}.")
+    cells = plan(parser.get_parsed_content("grid"), arms)
+    folder = Path(parser.get_parsed_content("output_dir"))
+    runs = _Runs(workflow, folder, cells)
+    runs.check()
+    order = list(runs.pools)
+    rows: list[dict[str, Any]] = []
+    with logging_redirect_tqdm(), without_progress():
+        for cell in tqdm(sorted(cells, key=lambda cell: order.index(runs.pool_of(cell))), desc="study", unit="run"):
+            rows.append(runs.run(cell))
+            write_rows(folder / "results.csv", rows)
+    logger.info("Results of %d runs: %s", len(rows), folder / "results.csv")
+    write_study_report(folder, reference)
+    return folder / "results.csv"
+
+
+class _Runs:
+    """The runs of a study as nested workflows; what several of them share is made once."""
+
+    def __init__(self, workflow: ConfigWorkflow, folder: Path, cells: Sequence[Cell]) -> None:
+        self.workflow, self.folder, self.cells = workflow, folder, cells
+        configs = workflow.config_root_path
+        of_generator = [ConfigParser.load_config_file(configs / f"{n}.json") for n in ("train_diffusion", "generate")]
+        self.generator_keys = set().union(*(plain_settings(config) for config in of_generator)) - {"images_per_class"}
+        self.base = plain_settings(ConfigParser.load_config_file(configs / "train.json"))
+        self.base |= {key: value for key, value in plain_settings(workflow.parser.config).items() if key in self.base}
+        self.pools: dict[str, int] = {}  # the most synthetic images of a class that a run of the pool needs
+        for cell in cells:
+            pool = self.pool_of(cell)
+            self.pools[pool] = max(self.pools.get(pool, 0), self.synthetic_of(cell))
+
+    def pool_of(self, cell: Cell) -> str:
+        """Name of the folder that a run shares with others."""
+        return pool_name(cell.settings, self.generator_keys)
+
+    def synthetic_of(self, cell: Cell) -> int:
+        """Synthetic images of each class that a run needs."""
+        settings = {**self.base, **cell.settings}
+        if settings["mixing"] in WITHOUT_SYNTHETIC:
+            return 0
+        return int(settings["synthetic_per_class"] or settings["images_per_class"])
+
+    def nested(self, cell: Cell, *more: str) -> ConfigWorkflow:
+        """The run's config, with `more` configs over it."""
+        pool = self.folder / self.pool_of(cell)
+        arm_dir = pool / "classifier" / cell.name
+        folders = {"output_dir": pool, "arm_dir": arm_dir, "evaluation_dir": arm_dir / "evaluation"}
+        settings = {**cell.settings, **{key: str(value) for key, value in folders.items()}, "baseline": ""}
+        if self.synthetic_of(cell):
+            settings["synthetic_per_class"] = self.synthetic_of(cell)
+            settings["images_per_class"] = self.pools[self.pool_of(cell)]
+        overlays = [str(self._overlay(path)) for path in cell.overlays]
+        return nested_workflow(self.workflow, ["train", *overlays, *more], **settings)
+
+    def _overlay(self, path: str) -> Path:
+        places = (Path(path), self.workflow.config_root_path.resolve().parents[2] / path)
+        for place in places:
+            if place.is_file():
+                return place
+        raise ValueError(f"There is no overlay {path}; looked for {' and '.join(str(p.resolve()) for p in places)}.")
+
+    def check(self) -> None:
+        """Checks the settings of every run before the first begins; runs that differ in seed or fold alone, once."""
+        known = known_keys(self.workflow.config_root_path)
+        seen = set()
+        for cell in self.cells:
+            unknown = sorted(set(cell.settings) - known)
+            if unknown:
+                raise ValueError(f"The arm {cell.arm!r} or the grid sets {unknown}, which no config of the bundle has.")
+            kind = digest([{k: v for k, v in cell.settings.items() if k not in ("seed", "fold")}, cell.overlays])
+            if kind not in seen:
+                seen.add(kind)
+                check_settings(self.nested(cell))
+
+    def run(self, cell: Cell) -> dict[str, Any]:
+        """The row of a run's results, trained and evaluated unless that is complete."""
+        workflow = self.nested(cell)
+        workflow.parser.parse(reset=True)
+        arm_dir = Path(workflow.parser.get_parsed_content("arm_dir"))
+        evaluated = arm_dir / "evaluation" / "metrics.json"
+        if not (stage_of(workflow, "train", arm_dir).complete() and evaluated.is_file()):
+            workflow.parser["run"] = ["$@train::trainer.run()"]
+            execute(workflow)
+            execute(self.nested(cell, "evaluate"))
+            release_folder(self.folder / self.pool_of(cell))
+        metrics = read_json(evaluated)
+        settings = {"synthetic_per_class": self.synthetic_of(cell), **cell.settings}
+        return {
+            "arm": cell.arm,
+            **{key: value for key, value in settings.items() if key != "mixing"},
+            **{name: metrics[name] for name in NUMBERS},
+            "seconds": read_json(arm_dir / "run.json")["wall_time_s"],
+            "folder": arm_dir.relative_to(self.folder).as_posix(),
+        }

@@ -1,0 +1,72 @@
+"""Images of one original share a group, so that a split keeps them together."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from pathlib import Path
+
+from .findings import SHOWN, Finding
+from .near_duplicates import find_near_duplicates
+from .records import Record
+
+
+def judge_copies(by_pixels: dict[str, list[Record]], base: Path, findings: list[Finding]) -> None:
+    """Copies in one class share a group, so that a split keeps them together; in two classes they are an error."""
+    for copies in by_pixels.values():
+        if len(copies) < 2:
+            continue
+        files = [os.path.relpath(record["image"], base) for record in copies]
+        if len({record["class_name"] for record in copies}) > 1:
+            message = f"has the same pixels as {', '.join(files[1:])}, in another class. Keep the right one."
+            findings.append(Finding("error", files[0], message))
+            continue
+        findings.append(Finding("warning", files[0], f"has the same pixels as {', '.join(files[1:])}."))
+        _join_groups([record for same in by_pixels.values() for record in same], {record["group"] for record in copies})
+
+
+def _join_groups(records: list[Record], groups: set[str]) -> None:
+    """Makes several groups one, for all their records."""
+    for record in records if len(groups) > 1 else []:
+        if record["group"] in groups:
+            record["group"] = min(groups)
+
+
+def join_near_duplicates(records: list[Record], base: Path) -> list[Finding]:
+    """Gives the images of one original one group, and says what was found.
+
+    Args:
+        records: changed in place.
+        base: folder that the findings name the images in.
+    """
+    found = find_near_duplicates([record["image"] for record in records])
+    members: dict[int, list[Record]] = defaultdict(list)
+    for record, number in zip(records, found.groups):
+        members[int(number)].append(record)
+    together = [same for same in members.values() if len(same) > 1]
+    for same in together:
+        _join_groups(records, {record["group"] for record in same})
+
+    def names(pair: tuple[int, int, float]) -> tuple[str, str]:
+        first, second = (os.path.relpath(records[place]["image"], base) for place in pair[:2])
+        return first, second
+
+    findings = []
+    if together:
+        count = sum(map(len, together))
+        message = (
+            f"{count} images look like turned, flipped, zoomed or compressed copies of each other and form "
+            f"{len(together)} groups, which stay on one side of the split (similarity from {found.threshold:.2f} on)."
+        )
+        findings.append(Finding("warning", str(base), message))
+    for pair in found.pairs:
+        if records[pair[0]]["class_name"] != records[pair[1]]["class_name"]:
+            first, second = names(pair)
+            message = f"looks like {second} (similarity {pair[2]:.2f}), which is in another class. Look at both."
+            findings.append(Finding("warning", first, message))
+    for pair in sorted(found.borderline, key=lambda pair: abs(pair[2] - found.threshold))[:SHOWN]:
+        first, second = names(pair)
+        kept = "together with" if pair[2] >= found.threshold else "apart from"
+        message = f"is borderline: similarity {pair[2]:.2f}, kept {kept} {second}."
+        findings.append(Finding("warning", first, message))
+    return findings

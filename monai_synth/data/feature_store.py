@@ -1,0 +1,75 @@
+"""Features of images on the disk, by the content of the image, so that each image is encoded once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import safe_open
+
+from ..utils.io import PathLike, save_safetensors
+from .records import Record
+
+
+class FeatureStore:
+    """Features of one encoder in a folder; a file for each time that some were added.
+
+    Args:
+        folder: made when something is added.
+        encoder: fingerprint of the encoder, so that features of another one are never mixed in.
+
+    Raises:
+        ValueError: when a file in the folder holds features of another encoder.
+    """
+
+    def __init__(self, folder: PathLike, encoder: str) -> None:
+        self.folder, self.encoder = Path(folder), encoder
+        self.parts: list[Path] = []
+        self.place: dict[str, tuple[int, int]] = {}
+        for path in sorted(self.folder.glob("features_*.safetensors")):
+            with safe_open(path, framework="np") as file:
+                known = file.metadata() or {}
+            if known.get("encoder") != encoder:
+                raise ValueError(
+                    f"{path} holds features of the encoder {str(known.get('encoder'))[:12]}, not of {encoder[:12]}. "
+                    "Features of different encoders are never compared; name another --output_dir or remove the file."
+                )
+            self._note(path, json.loads(known["sha256"]))
+
+    def _note(self, path: Path, hashes: Sequence[str]) -> None:
+        self.place |= {value: (len(self.parts), row) for row, value in enumerate(hashes)}
+        self.parts.append(path)
+
+    def __contains__(self, sha256: str) -> bool:
+        return sha256 in self.place
+
+    def missing(self, records: Sequence[Record]) -> list[Record]:
+        """The records whose image has not been encoded, each content once."""
+        wanted = {record["sha256"]: record for record in records if record["sha256"] not in self.place}
+        return list(wanted.values())
+
+    def add(self, hashes: Sequence[str], features: torch.Tensor) -> None:
+        """Writes features of images, shape (B, D), as one more file."""
+        path = self.folder / f"features_{len(self.parts):05d}.safetensors"
+        known = {"encoder": self.encoder, "sha256": json.dumps(list(hashes))}
+        save_safetensors(path, {"features": features.float().cpu().contiguous()}, known)
+        self._note(path, hashes)
+
+    def features(self, records: Sequence[Record]) -> np.ndarray:
+        """The features of records in their order, shape (N, D), float64.
+
+        Raises:
+            ValueError: when an image has not been encoded; names it.
+        """
+        for record in records:
+            if record["sha256"] not in self.place:
+                raise ValueError(f"{record['image']} has not been encoded; run assess.json first.")
+        arrays = []
+        for path in self.parts:
+            with safe_open(path, framework="np") as file:
+                arrays.append(file.get_tensor("features"))
+        rows = [arrays[part][row] for part, row in (self.place[record["sha256"]] for record in records)]
+        return np.asarray(rows, dtype=np.float64)

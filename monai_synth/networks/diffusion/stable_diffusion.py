@@ -1,0 +1,115 @@
+"""Stable Diffusion 1.x, 2.x and XL: a UNet that predicts noise or velocity at 1,000 timesteps."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, ClassVar
+
+import torch
+from diffusers import (
+    DDIMScheduler,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    PNDMScheduler,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+    UniPCMultistepScheduler,
+)
+from torch import Tensor
+from transformers import CLIPTextModel, CLIPTextModelWithProjection
+
+from .interface import Conditioning, LatentDiffusion
+
+# The spacing is stated, since from_config inherits the writer's.
+SOLVERS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "dpmsolver++": (DPMSolverMultistepScheduler, {"algorithm_type": "dpmsolver++", "timestep_spacing": "trailing"}),
+    "unipc": (UniPCMultistepScheduler, {"timestep_spacing": "trailing"}),
+    "ddim": (DDIMScheduler, {"timestep_spacing": "trailing", "clip_sample": False}),
+    "pndm": (PNDMScheduler, {"timestep_spacing": "leading", "skip_prk_steps": True}),
+}
+
+
+class StableDiffusion(LatentDiffusion):
+    """Stable Diffusion 1.x (epsilon) and 2.x (epsilon or velocity), one text encoder."""
+
+    pipeline: ClassVar[Any] = StableDiffusionPipeline
+    denoiser_class = UNet2DConditionModel
+    text_encoder_classes = {"text_encoder": CLIPTextModel}
+
+    @property
+    def latent_step(self) -> int:
+        return int(2 ** (len(self.denoiser.config.block_out_channels) - 1))
+
+    def encode_ids(self, ids: Conditioning) -> Conditioning:
+        return {"features": self.text_encoders["text_encoder"](ids["token_ids"]).last_hidden_state}
+
+    def predict(self, x: Tensor, timesteps: Tensor, context: Conditioning) -> Tensor:
+        return self.denoiser(x.to(self.dtype), timesteps, context["features"].to(self.dtype)).sample.float()
+
+    def load_noise_scheduler(self) -> Any:
+        scheduler = DDPMScheduler.from_pretrained(self.folder / "scheduler")
+        kind = scheduler.config.prediction_type
+        if kind not in ("epsilon", "v_prediction"):
+            raise ValueError(f"{self.base_model!r} predicts {kind!r}; epsilon and v_prediction can be used.")
+        return scheduler
+
+    @property
+    def prediction_type(self) -> str:
+        return str(self.noise_scheduler.config.prediction_type)
+
+    def draw_timesteps(self, count: int) -> Tensor:
+        return torch.randint(0, self.noise_scheduler.config.num_train_timesteps, (count,))
+
+    def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        return self.noise_scheduler.add_noise(latents, noise, timesteps)
+
+    def signal_to_noise(self, timesteps: Tensor) -> Tensor:
+        cumulative = self.noise_scheduler.alphas_cumprod.to(timesteps.device)[timesteps.long()].double()
+        return cumulative / (1 - cumulative)
+
+    def target(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """The noise, or the velocity for v-prediction.
+
+        Reference:
+            Salimans and Ho, "Progressive Distillation for Fast Sampling of Diffusion Models", 2022, appendix D.
+        """
+        if self.prediction_type == "epsilon":
+            return noise
+        return self.noise_scheduler.get_velocity(latents, noise, timesteps)
+
+    def solvers(self) -> dict[str, tuple[Any, dict[str, Any]]]:
+        return SOLVERS
+
+
+class StableDiffusionXL(StableDiffusion):
+    """Stable Diffusion XL: two text encoders, pooled features of the second, and the image's size as time ids.
+
+    Reference:
+        Podell et al., "SDXL: Improving Latent Diffusion Models for High-Resolution Image Synthesis", 2023, section 2.2.
+        https://arxiv.org/abs/2307.01952
+    """
+
+    pipeline = StableDiffusionXLPipeline
+    text_encoder_classes = {"text_encoder": CLIPTextModel, "text_encoder_2": CLIPTextModelWithProjection}
+
+    def encode_ids(self, ids: Conditioning) -> Conditioning:
+        first = self.text_encoders["text_encoder"](ids["token_ids"], output_hidden_states=True)
+        second = self.text_encoders["text_encoder_2"](ids["token_ids_2"], output_hidden_states=True)
+        features = torch.cat([first.hidden_states[-2], second.hidden_states[-2]], dim=-1)
+        keep = self._is_said(ids["token_ids"]).to(features.dtype)
+        return {"features": features * keep[:, None, None], "pooled": second.text_embeds * keep[:, None]}
+
+    def _is_said(self, ids: Tensor) -> Tensor:
+        """Whether each prompt, shape (B,), counts: XL was trained with zeros in place of the empty one."""
+        if not json.loads((self.folder / "model_index.json").read_text()).get("force_zeros_for_empty_prompt", True):
+            return torch.ones(len(ids), dtype=torch.bool, device=ids.device)
+        return (ids != self.token_ids([""])["token_ids"].to(ids.device)).any(dim=1)
+
+    def predict(self, x: Tensor, timesteps: Tensor, context: Conditioning) -> Tensor:
+        height, width = (side * self.downsampling for side in x.shape[-2:])
+        # size of the original image, corner of the crop, size of the crop: ours are never a part of a larger one
+        time_ids = torch.tensor([height, width, 0, 0, height, width], dtype=self.dtype, device=x.device)
+        added = {"text_embeds": context["pooled"].to(self.dtype), "time_ids": time_ids.expand(len(x), -1)}
+        features = context["features"].to(self.dtype)
+        return self.denoiser(x.to(self.dtype), timesteps, features, added_cond_kwargs=added).sample.float()

@@ -1,0 +1,53 @@
+"""One loaded base for all stages and classes of a run."""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+
+from .base_models import fingerprint, resolve_base_model
+from .diffusion import LatentDiffusion
+from .lora import remove_adapter
+
+logger = logging.getLogger(__name__)
+
+PRECISIONS = {None: torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_loaded: dict[tuple[str, str, str], LatentDiffusion] = {}
+
+
+def shared_diffusion(
+    base_model: str, device: str | torch.device = "cpu", amp: str | None = None, variant: str | None = None
+) -> LatentDiffusion:
+    """A base model without an adapter, loaded once in a process however often it is asked for.
+
+    Whoever asks takes the base over: an adapter that it has is taken out, and denoisers that used it refuse to go on.
+    Only the last base is kept.
+
+    Args:
+        base_model: name, folder or hub id, see `resolve_base_model`.
+        device: where it lies.
+        amp: "bfloat16" or "float16" for half precision, None for float32.
+        variant: "fp16" reads the files of half precision.
+
+    Raises:
+        ValueError: for an unknown precision.
+    """
+    if amp not in PRECISIONS:
+        raise ValueError(f"amp is {amp!r}. It can be null, 'bfloat16' or 'float16'.")
+    dtype = PRECISIONS[amp]
+    key = (fingerprint(resolve_base_model(base_model, variant), variant), str(torch.device(device)), str(dtype))
+    if key not in _loaded:
+        release_diffusion()  # before the next is loaded, so that two need never fit
+        _loaded[key] = LatentDiffusion(base_model, device=device, dtype=dtype, variant=variant)
+    diffusion = _loaded[key]
+    diffusion.base_model = base_model  # one base may have several names
+    remove_adapter(diffusion)
+    return diffusion
+
+
+def release_diffusion() -> None:
+    """Forgets the loaded base, so that its memory is free for other things."""
+    _loaded.clear()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -1,0 +1,161 @@
+"""Everything that a report says, gathered from the files of a run; no weights and no GPU are needed."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..data.records import class_names_of, load_datalist
+from ..metrics.calibration import brier_score, expected_calibration_error
+from ..metrics.statistics import paired_bootstrap
+from ..utils.io import read_json
+from .study import read_predictions, read_probabilities
+
+STAGES = {"split": "datalist.json", "fine-tuning": "adapter/run.json", "generation": "synthetic/run.json"}
+LIMITS = (
+    "Synthetic images add no patients: what the shots do not show, the generator cannot know.",
+    "An interval over the images of one draw of the shots says nothing about another draw; a study over several does.",
+    "Distances hold for the one encoder that is named, and are never compared across encoders.",
+    "No leak found means that these tests found none, with the power that is stated. It never means safe.",
+    "Nothing here has been evaluated for clinical use.",
+)
+
+
+def collect(output_dir: str | Path) -> dict[str, Any]:
+    """The content of `report.json`: plain numbers, texts and lists.
+
+    Args:
+        output_dir: of a run of `train.json`, and `assess.json` where there is one.
+
+    Raises:
+        FileNotFoundError: when the folder holds no run.
+    """
+    folder = Path(output_dir)
+    class_names = class_names_of(folder / "datalist.json")
+    real = load_datalist(folder / "datalist.json")
+    drawn = folder / "synthetic" / "datalist.json"
+    synthetic = load_datalist(drawn) if drawn.is_file() else []
+    return {
+        "made": time.strftime("%Y-%m-%d %H:%M"),
+        "class_names": class_names,
+        "data": data_of(real, synthetic, class_names),
+        "settings": settings_of(folder),
+        "arms": arms_of(folder),
+        "comparison": comparison_of(folder),
+        "quality": optional(folder / "assess" / "quality.json"),
+        "filters": {path.parent.name: read_json(path) for path in sorted(folder.glob("filter_*/filter.json"))},
+        "privacy": optional(folder / "privacy" / "privacy.json"),
+        "provenance": provenance_of(folder),
+        "samples": samples_of(synthetic, class_names),
+        "limits": list(LIMITS),
+    }
+
+
+def optional(path: Path) -> Any:
+    """The content of a JSON file, None when there is none."""
+    return read_json(path) if path.is_file() else None
+
+
+def data_of(real: list[dict], synthetic: list[dict], class_names: list[str]) -> dict[str, Any]:
+    """Counts of images per class and role, and of groups."""
+    roles = Counter((record["class_name"], record["role"]) for record in real)
+    groups = Counter(name for name, _ in {(record["class_name"], record["group"]) for record in real})
+    drawn = Counter(record["class_name"] for record in synthetic)
+    names = ("shots", "train", "val", "test")
+    return {
+        "classes": {
+            name: {
+                **{role: roles[name, role] for role in names},
+                "groups": groups[name],
+                "synthetic": drawn[name],
+            }
+            for name in class_names
+        },
+        "num_real": len(real),
+        "num_groups": len({record["group"] for record in real}),
+        "num_synthetic": len(synthetic),
+    }
+
+
+def settings_of(folder: Path) -> dict[str, Any]:
+    """The settings of fine-tuning and generation, by name."""
+    merged: dict[str, Any] = {}
+    for name in ("adapter", "synthetic"):
+        merged |= (optional(folder / name / "run.json") or {"settings": {}})["settings"]
+    return merged
+
+
+def arms_of(folder: Path) -> dict[str, dict[str, Any]]:
+    """The metrics of each classifier that was evaluated, with its calibration, the baseline first."""
+    arms = {}
+    for path in sorted(folder.glob("classifier/*/evaluation/metrics.json")):
+        metrics = read_json(path)
+        labels, probabilities = read_probabilities(path.with_name("predictions.csv"))
+        arms[path.parents[1].name] = {
+            **metrics,
+            "ece": expected_calibration_error(labels, probabilities),
+            "brier": brier_score(labels, probabilities),
+            "folder": path.parent.relative_to(folder).as_posix(),
+        }
+    return dict(sorted(arms.items(), key=lambda item: (item[1].get("mixing") != "none", item[0])))
+
+
+def comparison_of(folder: Path) -> list[dict[str, Any]]:
+    """Each arm less the one on real images alone, paired by test image, over groups and images of this draw."""
+    arms = arms_of(folder)
+    names = list(arms)
+    if len(names) < 2 or arms[names[0]].get("mixing") != "none":
+        return []
+    predictions = {name: read_predictions(folder / arm["folder"] / "predictions.csv") for name, arm in arms.items()}
+    base, labels, groups = predictions[names[0]]
+    rows = []
+    for name in names[1:]:
+        difference = paired_bootstrap([predictions[name][0]], [base], labels, groups, num_samples=1000)
+        words = difference.sentence()
+        if arms[name]["accuracy"] <= arms[name]["majority_share"] and difference.estimate > 0:
+            words = "Not better than always answering the most frequent class: no gain."
+        rows.append(
+            {
+                "arm": name,
+                "reference": names[0],
+                "difference": difference.estimate,
+                "low": difference.low,
+                "high": difference.high,
+                "words": f"{words} One draw of the shots; another draw may differ.",
+            }
+        )
+    return rows
+
+
+def provenance_of(folder: Path) -> list[dict[str, Any]]:
+    """When and with what each stage was run, and the hash of its settings."""
+    rows = []
+    paths = [folder / path for name, path in STAGES.items() if name != "split"]
+    for path in [*paths, *sorted(folder.glob("classifier/*/run.json"))]:
+        record = optional(path)
+        if record:
+            rows.append(
+                {
+                    "stage": record["stage"],
+                    "folder": path.parent.relative_to(folder).as_posix(),
+                    "identity": record["identity"],
+                    "began": time.strftime("%Y-%m-%d %H:%M", time.localtime(record["began"])),
+                    "wall_time_s": record["wall_time_s"],
+                    "versions": record["versions"],
+                }
+            )
+    return rows
+
+
+def samples_of(synthetic: list[dict], class_names: list[str], per_class: int = 8, seed: int = 0) -> dict[str, Any]:
+    """Random synthetic images of each class with their seeds; chosen by chance, not by eye."""
+    rng, samples = np.random.default_rng(seed), {}
+    for name in class_names:
+        members = [record for record in synthetic if record["class_name"] == name]
+        chosen = [members[index] for index in sorted(rng.permutation(len(members))[:per_class])]
+        samples[name] = [{"image": record["image"], "seed": record["seed"]} for record in chosen]
+    return samples

@@ -1,0 +1,200 @@
+"""What a study showed: paired differences with their intervals, and the works' figures, from its files alone."""
+
+from __future__ import annotations
+
+import csv
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..metrics.statistics import Difference, holm, paired_bootstrap
+from ..utils.io import read_json, write_text
+from .curves import draw_curves, draw_forest
+from .figures import draw_confusion
+from .tables import text_table, write_rows
+
+Row = dict[str, str]
+
+DRAW = ("fold", "seed")  # what makes another draw of the shots
+RESULTS = ("balanced_accuracy", "macro_f1", "auroc", "accuracy", "majority_share", "num_images", "seconds", "folder")
+FEWEST_DRAWS = 2
+
+
+def read_results(folder: Path) -> list[Row]:
+    """The rows of a study's `results.csv`.
+
+    Raises:
+        FileNotFoundError: when there is none.
+    """
+    path = Path(folder) / "results.csv"
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no {path}. Run study.json first.")
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def read_predictions(path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Right or not, true classes and groups of a run's test images, sorted by image.
+
+    Args:
+        path: of `predictions.csv`.
+    """
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = sorted(csv.DictReader(file), key=lambda row: row["image"])
+    names = sorted({row["class_name"] for row in rows})
+    labels = np.array([names.index(row["class_name"]) for row in rows])
+    correct = np.array([row["class_name"] == row["predicted"] for row in rows], dtype=float)
+    return correct, labels, [row["group"] or row["image"] for row in rows]
+
+
+def read_probabilities(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """True labels, shape (N,), and probabilities, shape (N, K), of a run's test images, classes in the file's order.
+
+    Args:
+        path: of `predictions.csv`.
+    """
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    names = [column.removeprefix("prob_") for column in rows[0] if column.startswith("prob_")]
+    labels = np.array([names.index(row["class_name"]) for row in rows])
+    return labels, np.array([[float(row[f"prob_{name}"]) for name in names] for row in rows])
+
+
+def settings_of(row: Row, *without: str) -> tuple[tuple[str, str], ...]:
+    """What a run was, apart from its results and the named settings."""
+    return tuple((key, value) for key, value in row.items() if key not in (*RESULTS, *DRAW, *without))
+
+
+def draw_of(row: Row) -> tuple[str, ...]:
+    """Which draw of the shots a run had."""
+    return tuple(row.get(key, "") for key in DRAW)
+
+
+def compare_arms(folder: Path, rows: Sequence[Row], reference: str) -> list[dict[str, Any]]:
+    """Every arm against the reference arm with the same settings, paired by draw and test image.
+
+    Args:
+        folder: of the study.
+        rows: of `results.csv`.
+        reference: name of the arm that the others are compared with.
+
+    Returns:
+        A row per comparison: settings, number of draws, both means of balanced accuracy, their difference, its 95 %
+        interval, p-value, p-value by Holm over all comparisons, and what that shows in words.
+    """
+    blind = ("arm", "synthetic_per_class")  # the reference does without synthetic images
+    baselines = {(settings_of(row, *blind), draw_of(row)): row for row in rows if row["arm"] == reference}
+    treated: dict[tuple, list[Row]] = defaultdict(list)
+    for row in rows:
+        if row["arm"] != reference and (settings_of(row, *blind), draw_of(row)) in baselines:
+            treated[settings_of(row)].append(row)
+    found = []
+    for settings, members in treated.items():
+        others = [baselines[settings_of(row, *blind), draw_of(row)] for row in members]
+        found.append((dict(settings), members, others, difference_of(folder, members, others)))
+    adjusted = holm([difference.p_value or 1.0 for *_, difference in found])
+    return [
+        {
+            **settings,
+            "draws": len(members),
+            "balanced_accuracy": round(mean_of(members), 4),
+            "reference": round(mean_of(others), 4),
+            "difference": round(difference.estimate, 4),
+            "low": round(difference.low, 4),
+            "high": round(difference.high, 4),
+            "p": round(difference.p_value or 1.0, 4),
+            "p_holm": round(p, 4),
+            "verdict": verdict(members, difference, p),
+        }
+        for (settings, members, others, difference), p in zip(found, adjusted)
+    ]
+
+
+def difference_of(folder: Path, members: Sequence[Row], others: Sequence[Row]) -> Difference:
+    """Paired difference of two arms over their draws, from the predictions of each run."""
+    paths = [[folder / row["folder"] / "evaluation" / "predictions.csv" for row in arm] for arm in (members, others)]
+    treatment, baseline = ([read_predictions(path) for path in of_arm] for of_arm in paths)
+    return paired_bootstrap(
+        [run[0] for run in treatment],
+        [run[0] for run in baseline],
+        [run[1] for run in treatment],
+        [run[2] for run in treatment],
+    )
+
+
+def mean_of(rows: Sequence[Row], name: str = "balanced_accuracy") -> float:
+    """Mean of one result over runs."""
+    return float(np.mean([float(row[name]) for row in rows]))
+
+
+def verdict(members: Sequence[Row], difference: Difference, p_holm: float) -> str:
+    """What a comparison shows, in words that claim no more than that."""
+    if len(members) < FEWEST_DRAWS:
+        return "One draw of the shots: nothing can be said."
+    if difference.estimate > 0 and mean_of(members, "accuracy") <= mean_of(members, "majority_share"):
+        return "Not better than always answering the most frequent class: no gain."
+    return difference.sentence(p_holm)
+
+
+def sum_of_confusions(folder: Path, rows: Sequence[Row]) -> tuple[np.ndarray, list[str]]:
+    """The confusion matrices of several runs added up, and the class names."""
+    metrics = [read_json(folder / row["folder"] / "evaluation" / "metrics.json") for row in rows]
+    return np.sum([m["confusion_matrix"] for m in metrics], axis=0), list(metrics[0]["recall"])
+
+
+def curves_of(rows: Sequence[Row], axis: str) -> dict[str, dict[float, list[float]]]:
+    """Balanced accuracies over a setting's values, a curve for each arm and each value of the other settings.
+
+    Args:
+        rows: of `results.csv`.
+        axis: the setting.
+    """
+    others = [key for key in rows[0] if key not in (*RESULTS, *DRAW, "arm", axis)]
+    varying = [key for key in others if len({row.get(key, "") for row in rows if row["arm"] == rows[0]["arm"]}) > 1]
+    curves: dict[str, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        name = ", ".join([row["arm"], *(f"{key} {row[key]}" for key in varying)])
+        curves[name][float(row.get(axis) or 0)].append(float(row["balanced_accuracy"]))
+    return curves
+
+
+def label_of(row: Mapping[str, Any]) -> str:
+    """A comparison's arm and settings in one line."""
+    numbers = ("arm", "draws", "reference", "balanced_accuracy", "difference", "low", "high", "p", "p_holm", "verdict")
+    return ", ".join(
+        [row["arm"], *(f"{key} {value}" for key, value in row.items() if key not in numbers and value != "")]
+    )
+
+
+def write_study_report(folder: str | Path, reference: str) -> list[Path]:
+    """Writes `comparison.csv`, `summary.txt` and the figures of a study, and gives their paths.
+
+    Args:
+        folder: of the study, with its `results.csv`.
+        reference: name of the arm that the others are compared with.
+    """
+    folder = Path(folder)
+    rows = read_results(folder)
+    compared = compare_arms(folder, rows, reference)
+    written = [folder / "summary.txt"]
+    if compared:
+        write_rows(folder / "comparison.csv", compared)
+        written.append(folder / "comparison.csv")
+        differences = [Difference(row["difference"], row["low"], row["high"]) for row in compared]
+        written.append(
+            draw_forest([label_of(row) for row in compared], differences, folder / "differences.png", reference)
+        )
+    for axis, title in (("shots", "real images per class"), ("synthetic_per_class", "synthetic images per class")):
+        curves = curves_of(rows, axis)
+        if len({x for points in curves.values() for x in points}) > 1:
+            written.append(draw_curves(curves, title, folder / f"accuracy_against_{axis}.png"))
+    for arm in sorted({row["arm"] for row in rows}):
+        matrix, names = sum_of_confusions(folder, [row for row in rows if row["arm"] == arm])
+        path = folder / f"confusion_{''.join(c if c.isalnum() else '_' for c in arm)}.png"
+        draw_confusion(matrix, names, path)
+        written.append(path)
+    write_text(folder / "summary.txt", text_table(compared) if compared else text_table(rows))
+    return written

@@ -1,0 +1,119 @@
+"""The nano encoder: a small timm network that tells phantoms apart whatever their stain."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import timm
+import torch
+import torch.nn.functional as F
+from timm.loss import LabelSmoothingCrossEntropy
+from torch import Tensor, nn
+
+from monai_synth.utils.io import save_safetensors, write_json
+
+from .loop import train, trained
+from .phantoms import CLASS_NAMES, IMAGE_SIZE, Phantoms, recolor
+
+logger = logging.getLogger(__name__)
+ARCHITECTURE = "regnetx_002"
+TEMPERATURE = 0.2
+
+
+def build_encoder() -> nn.Module:
+    """The network whose pooled features, (B, 368), are the encoder's; images in [-1, 1]."""
+    return timm.create_model(ARCHITECTURE, pretrained=False, num_classes=0)
+
+
+def build_heads(width: int) -> nn.ModuleDict:
+    """What is trained with the encoder and then left out: a classifier of phantoms and a projection."""
+    project = nn.Sequential(nn.Linear(width, 256), nn.BatchNorm1d(256), nn.ReLU(), nn.Linear(256, 128))
+    return nn.ModuleDict({"classes": nn.Linear(width, len(CLASS_NAMES)), "project": project})
+
+
+def views(images: Tensor, rng: np.random.Generator, generator: torch.Generator) -> Tensor:
+    """The images under another frame, turn, light, stain, focus and noise, shape (B, 3, 128, 128), in [0, 1].
+
+    Args:
+        images: shape (B, 3, 128, 128), in [0, 1].
+        rng: source of what is the same for the batch: window, turn and blur.
+        generator: source of what differs between images.
+    """
+    side = int(rng.integers(72, IMAGE_SIZE + 1))
+    top, left = rng.integers(IMAGE_SIZE - side + 1, size=2)
+    images = images[:, :, top : top + side, left : left + side]
+    images = F.interpolate(images, (IMAGE_SIZE, IMAGE_SIZE), mode="bilinear", antialias=True, align_corners=False)
+    images = torch.rot90(images, int(rng.integers(4)), (2, 3))
+    images = images.flip(3) if rng.random() < 0.5 else images
+    images = recolor(images.clamp(0, 1), generator, spread=2.0)
+    if rng.random() < 0.5:
+        coarse = int(rng.integers(48, IMAGE_SIZE))
+        images = F.interpolate(images, (coarse, coarse), mode="bilinear", antialias=True, align_corners=False)
+        images = F.interpolate(images, (IMAGE_SIZE, IMAGE_SIZE), mode="bilinear", align_corners=False)
+    noise = 0.04 * torch.rand(len(images), 1, 1, 1, generator=generator)
+    return (images + noise * torch.randn(images.shape, generator=generator)).clamp(0, 1)
+
+
+def contrast(a: Tensor, b: Tensor) -> Tensor:
+    """The NT-Xent loss of two views of the same images, features of shape (B, D) each.
+
+    Reference:
+        Chen et al., "A Simple Framework for Contrastive Learning of Visual Representations", 2020, equation 1.
+    """
+    both = F.normalize(torch.cat([a, b]), dim=1)
+    scores = (both @ both.T / TEMPERATURE).fill_diagonal_(-torch.inf)
+    partner = torch.arange(len(both)).roll(len(a))
+    return F.cross_entropy(scores, partner.to(scores.device))
+
+
+def train_encoder(work_dir: Path, steps: int, batch_size: int, device: torch.device) -> None:
+    """Trains the encoder: the class of each phantom, and which two views show the same one."""
+    phantoms = Phantoms(work_dir)
+    labels = torch.tensor([CLASS_NAMES.index(row["class_name"]) for row in phantoms.rows])
+    encoder = build_encoder().to(device)
+    heads = build_heads(encoder.num_features).to(device)
+    smooth = LabelSmoothingCrossEntropy(0.1)
+
+    def loss_of(step: int) -> dict[str, Tensor]:
+        rng, generator = np.random.default_rng([3, step]), torch.Generator().manual_seed(step)
+        indices = rng.integers(len(phantoms), size=batch_size)
+        images, truth = phantoms.batch(indices), labels[indices].to(device)
+        pair = torch.cat([views(images, rng, generator), views(images, rng, generator)]).to(device)
+        with torch.autocast(device.type, torch.bfloat16):
+            features = encoder(pair * 2 - 1)
+            said = heads["classes"](features).float()
+            first, second = heads["project"](features).float().chunk(2)
+        supervised, own = smooth(said, truth.repeat(2)), contrast(first, second)
+        right = (said.argmax(dim=1) == truth.repeat(2)).float().mean()
+        return {"loss": supervised + 0.5 * own, "supervised": supervised, "contrast": own, "accuracy": right}
+
+    train(work_dir, "encoder", {"encoder": encoder, "heads": heads}, loss_of, steps, 2e-3, 0.998)
+
+
+def export_encoder(work_dir: Path, output_dir: Path) -> None:
+    """Writes the encoder as timm's `local-dir:` reads it, in half precision."""
+    encoder = build_encoder()
+    trained(work_dir, "encoder", {"encoder": encoder, "heads": build_heads(encoder.num_features)}, average=False)
+    weights = {
+        name: value.half().contiguous() if value.is_floating_point() else value
+        for name, value in encoder.state_dict().items()
+    }
+    save_safetensors(output_dir / "model.safetensors", weights, {"format": "pt"})
+    config = {
+        "architecture": ARCHITECTURE,
+        "num_classes": 0,
+        "num_features": encoder.num_features,
+        "pretrained_cfg": {
+            "input_size": [3, IMAGE_SIZE, IMAGE_SIZE],
+            "mean": [0.5, 0.5, 0.5],
+            "std": [0.5, 0.5, 0.5],
+            "num_classes": 0,
+            "classifier": encoder.pretrained_cfg["classifier"],
+            "first_conv": encoder.pretrained_cfg["first_conv"],
+            "license": "apache-2.0",
+        },
+    }
+    write_json(output_dir / "config.json", config)
+    logger.info("Wrote the nano encoder to %s.", output_dir)

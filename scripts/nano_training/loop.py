@@ -1,0 +1,97 @@
+"""The loop that all stages share."""
+
+from __future__ import annotations
+
+import csv
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers.training_utils import EMAModel
+from torch import Tensor
+from tqdm import tqdm
+
+from monai_synth.utils.io import load_tensors, save_tensors
+
+
+def rate(step: int, steps: int, warmup: int = 200) -> float:
+    """Learning-rate factor: warm-up, constant, then linear to zero over the last quarter."""
+    return min(1.0, (step + 1) / warmup, max(0.0, (steps - step) / (0.25 * steps)))
+
+
+def train(
+    work_dir: Path,
+    stage: str,
+    modules: dict[str, torch.nn.Module],
+    loss_of: Callable[[int], dict[str, Tensor]],
+    steps: int,
+    learning_rate: float,
+    decay: float,
+) -> None:
+    """The loop that all stages share: AdamW, clipping, moving average, checkpoints every 200 steps, a log every 50.
+
+    Args:
+        work_dir: folder of checkpoint and log.
+        stage: name of both.
+        modules: what is trained, by name.
+        loss_of: losses of a step by name; "loss" is the one that is minimized.
+        steps: optimizer steps in all.
+        learning_rate: peak rate of AdamW.
+        decay: of the exponential moving average of the weights, which is what is exported of the denoiser.
+    """
+    parameters = [parameter for module in modules.values() for parameter in module.parameters()]
+    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=1e-2, betas=(0.9, 0.99))
+    average = EMAModel(parameters, decay=decay, use_ema_warmup=True, power=0.75)
+    path, first = work_dir / f"{stage}.safetensors", 0
+    if path.exists():
+        state = load_tensors(path)
+        first = state["step"]
+        for name, module in modules.items():
+            module.load_state_dict(state["modules"][name])
+        optimizer.load_state_dict(state["optimizer"])
+        average.load_state_dict(state["average"])
+    log_path = work_dir / f"log_{stage}.csv"
+    start, history = time.time(), []
+    for step in tqdm(range(first, steps), initial=first, total=steps, desc=stage, mininterval=10):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate * rate(step, steps)
+        losses = loss_of(step)
+        losses["loss"].backward()
+        norm = torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        if not torch.isfinite(norm):
+            raise RuntimeError(f"The gradient of step {step} is not finite. {path} holds the last good state.")
+        optimizer.step()
+        optimizer.zero_grad()
+        average.step(parameters)
+        history.append({name: float(value) for name, value in losses.items()})
+        if (step + 1) % 50 == 0:
+            means = {name: np.mean([row[name] for row in history]) for name in history[0]}
+            history = []
+            with open(log_path, "a", newline="") as file:
+                csv.writer(file).writerow(
+                    [step + 1, f"{time.time() - start:.0f}", *(f"{name}={value:.5f}" for name, value in means.items())]
+                )
+        if (step + 1) % 200 == 0 or step + 1 == steps:
+            state = {
+                "step": step + 1,
+                "modules": {name: module.state_dict() for name, module in modules.items()},
+                "optimizer": optimizer.state_dict(),
+                "average": average.state_dict(),
+            }
+            save_tensors(path, state)
+
+
+def trained(
+    work_dir: Path, stage: str, modules: dict[str, torch.nn.Module], average: bool
+) -> dict[str, torch.nn.Module]:
+    """The modules with the weights of a stage's last checkpoint, or with their moving average, frozen."""
+    state = load_tensors(work_dir / f"{stage}.safetensors")
+    for name, module in modules.items():
+        module.load_state_dict(state["modules"][name])
+    if average:
+        parameters = [parameter for module in modules.values() for parameter in module.parameters()]
+        for parameter, value in zip(parameters, state["average"]["shadow_params"]):
+            parameter.data.copy_(value)
+    return {name: module.eval().requires_grad_(False) for name, module in modules.items()}

@@ -1,0 +1,116 @@
+"""Phantoms to train on: drawn once into shards, read in batches, changed at random."""
+
+from __future__ import annotations
+
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from tqdm import tqdm
+
+from monai_synth.data.phantom import CLASS_PHRASES, draw_patient, draw_phantom
+from monai_synth.data.phantom.catalog import stains_of
+from monai_synth.utils.io import atomic_path, read_json, write_json
+
+CLASS_NAMES = tuple(CLASS_PHRASES)
+IMAGE_SIZE = 128
+
+
+def draw_shard(arguments: tuple[Path, int, int]) -> None:
+    """Draws one shard: `count` phantoms of every class, each of a patient of its own, with the patients' attributes."""
+    path, shard, count = arguments
+    if path.with_suffix(".json").exists():
+        return
+    torch.set_num_threads(1)
+    images, rows = [], []
+    for label, class_name in enumerate(CLASS_NAMES):
+        for index in range(count):
+            seed = (shard * len(CLASS_NAMES) + label) * count + index + 10_000_000
+            variety = (0.7, 1.0, 1.5, 2.2)[index % 4]
+            patient = draw_patient(stains_of(class_name), seed, variety)
+            image = draw_phantom(class_name, seed, patient, IMAGE_SIZE)
+            images.append((image * 255 + 0.5).astype(np.uint8))
+            rows.append({"class_name": class_name, **patient.attributes})
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        np.save(file, np.stack(images))
+    write_json(path.with_suffix(".json"), rows)
+
+
+def draw_data(work_dir: Path, num_shards: int, count: int, workers: int) -> None:
+    """Draws the phantom shards that are still missing."""
+    (work_dir / "data").mkdir(parents=True, exist_ok=True)
+    jobs = [(work_dir / "data" / f"shard_{shard:03d}.npy", shard, count) for shard in range(num_shards)]
+    with ProcessPoolExecutor(workers) as pool:
+        list(tqdm(pool.map(draw_shard, jobs), total=len(jobs), desc="phantom shards"))
+
+
+class Phantoms:
+    """All shards that are complete, as one array of images with their attributes.
+
+    Args:
+        work_dir: folder in which `draw_data` wrote.
+    """
+
+    def __init__(self, work_dir: Path) -> None:
+        self.shards = sorted(path.with_suffix(".npy") for path in (work_dir / "data").glob("shard_*.json"))
+        if not self.shards:
+            raise FileNotFoundError(f"There are no phantoms in {work_dir / 'data'}. Run the stage 'data' first.")
+        self.images = [np.load(path, mmap_mode="r") for path in self.shards]
+        self.rows = [row for path in self.shards for row in read_json(path.with_suffix(".json"))]
+        self.size = len(self.images[0])
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def batch(self, indices: np.ndarray) -> Tensor:
+        """Images at the indices, shape (B, 3, H, W), float32 in [0, 1]."""
+        return torch.from_numpy(np.stack([self.images[i // self.size][i % self.size] for i in indices])).float() / 255
+
+
+def recolor(images: Tensor, generator: torch.Generator, spread: float = 1.0) -> Tensor:
+    """The images under another light, stain and camera: a random color matrix, strength and saturation for each.
+
+    Args:
+        images: shape (B, 3, H, W), in [0, 1].
+        generator: source of the draw.
+        spread: width of the draw.
+    """
+    batch = images.shape[0]
+    density = -torch.log(images.clamp(1 / 255, 1.0))
+    mix = torch.eye(3) + 0.12 * spread * torch.randn(batch, 3, 3, generator=generator)
+    scale = torch.exp(0.25 * spread * torch.randn(batch, 1, 1, 1, generator=generator))
+    shift = 0.06 * spread * torch.randn(batch, 3, 1, 1, generator=generator)
+    colored = torch.exp(-(torch.einsum("bij,bjhw->bihw", mix, density) * scale + shift)).clamp(0, 1)
+    saturation = torch.exp(0.35 * spread * torch.randn(batch, 1, 1, 1, generator=generator))
+    grey = colored.mean(dim=1, keepdim=True)
+    return (grey + saturation * (colored - grey)).clamp(0, 1)
+
+
+def crops(phantoms: Phantoms, rng: np.random.Generator, generator: torch.Generator, batch: int, size: int) -> Tensor:
+    """Random windows of random phantoms, turned, flipped, zoomed and recolored, shape (B, 3, size, size)."""
+    images = phantoms.batch(rng.integers(len(phantoms), size=batch))
+    side = int(rng.integers(size // 2, IMAGE_SIZE + 1)) if rng.random() < 0.5 else size
+    top, left = rng.integers(IMAGE_SIZE - side + 1, size=2)
+    images = images[:, :, top : top + side, left : left + side]
+    if side != size:
+        images = F.interpolate(images, (size, size), mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
+    images = torch.rot90(images, int(rng.integers(4)), (2, 3))
+    keep = torch.rand(batch, 1, 1, 1, generator=generator) < 0.3
+    return torch.where(keep, images, recolor(images, generator, spread=2.0))
+
+
+def any_color(images: Tensor, generator: torch.Generator) -> Tensor:
+    """The images in colors that no phantom has: channels mixed at random, each with a gain and an offset of its own.
+
+    Args:
+        images: shape (B, 3, H, W), in [0, 1].
+        generator: source of the draw.
+    """
+    batch = images.shape[0]
+    mix = torch.softmax(2.0 * torch.randn(batch, 3, 3, generator=generator), dim=2)
+    gain = 0.4 + 0.6 * torch.rand(batch, 3, 1, 1, generator=generator)
+    offset = (1.0 - gain) * torch.rand(batch, 3, 1, 1, generator=generator)
+    return (torch.einsum("bij,bjhw->bihw", mix, images) * gain + offset).clamp(0, 1)

@@ -1,0 +1,120 @@
+"""The assessment of a run on a random miniature base, with a random encoder."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import timm
+from monai.bundle import run as run_bundle
+from PIL import Image
+
+from monai_synth.report import write_report
+from monai_synth.utils import read_json, release_folder, save_safetensors
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIGS = ROOT / "bundles" / "colon" / "configs"
+SMALL = {
+    "image_size": 32,
+    "shots": 4,
+    "rank": 2,
+    "max_steps": 2,
+    "adapter_batch_size": 2,
+    "images_per_class": 8,
+    "num_inference_steps": 2,
+    "device": "cpu",
+    "bootstrap_samples": 10,
+}
+
+
+@pytest.fixture
+def settings(miniature, image_folder, tmp_path, encoder):
+    folder = image_folder({"benign": 30, "<script>alert(1)</script>".replace("/", "-"): 30})
+    return {
+        **SMALL,
+        "dataset_dir": str(folder),
+        "output_dir": str(tmp_path / "out"),
+        "base_model": str(miniature()),
+        "encoder": str(encoder),
+    }
+
+
+def run(settings, **more):
+    try:
+        run_bundle(config_file=str(CONFIGS / "assess.json"), **{**settings, **more})
+    finally:
+        release_folder(settings["output_dir"])
+
+
+def root_message(error):
+    cause = error.value
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    return str(cause)
+
+
+def test_an_assessment_judges_and_reports(settings, encoder, tmp_path):
+    run(settings)
+    out = Path(settings["output_dir"])
+    found = read_json(out / "assess" / "quality.json")
+    assert set(found["classes"]) == {"benign", "<script>alert(1)<-script>"}
+    assert found["classes"]["benign"]["num_synthetic"] == 8 and found["classes"]["benign"]["kid"] is not None
+    datalist = read_json(out / "datalist.json")
+    reference = sum(r["role"] in ("train", "val") for part in ("training", "validation") for r in datalist[part])
+    assert found["pooled"]["num_real"] == reference
+    page = (out / "report.html").read_text()
+    assert "<script" not in page and "&lt;script&gt;" in page
+    assert "http" not in page.replace("https://arxiv.org", "") and "not tested" in page
+    assert "Nearest real images" not in page  # patient data, on request alone
+    for record in datalist["training"]:
+        assert Path(record["image"]).name not in page
+
+    stamp = next((out / "features").glob("*.safetensors")).stat().st_mtime_ns
+    run({key: settings[key] for key in ("output_dir", "encoder", "device")}, include_real_images=True)
+    assert "Nearest real images" in (out / "report.html").read_text()
+    parts = list((out / "features").glob("*.safetensors"))
+    assert len(parts) == 1 and parts[0].stat().st_mtime_ns == stamp  # every image was encoded once
+
+    other = shutil.copytree(encoder, tmp_path / "other")
+    weights = timm.create_model("test_resnet", pretrained=False, num_classes=0).state_dict()
+    save_safetensors(other / "model.safetensors", weights, {"format": "pt"})
+    with pytest.raises(RuntimeError) as error:
+        run(settings, encoder=str(other))
+    assert "Features of different encoders are never compared" in root_message(error)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"reference_roles": ["test"]}, "reference_roles may not be test"),
+        ({"reference_roles": ["shots"]}, "The shots guided the generator and cannot judge"),
+        ({"encoder": "dino"}, "There is no encoder 'dino'"),
+    ],
+)
+def test_a_wrong_assessment_is_refused(settings, change, words):
+    with pytest.raises(RuntimeError) as error:
+        run(settings, **change)
+    assert words in root_message(error)
+
+
+def test_an_encoder_without_safetensors_is_refused(settings, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(RuntimeError) as error:
+        run(settings, encoder=str(tmp_path / "empty"))
+    assert "Only safetensors weights are read" in root_message(error)
+
+
+def test_a_folder_without_a_run_is_said(tmp_path):
+    with pytest.raises(FileNotFoundError, match="There is no datalist"):
+        write_report(tmp_path)
+
+
+def test_thumbnails_carry_no_metadata(tmp_path):
+    import base64
+    import io
+
+    from monai_synth.report.page import thumbnail
+
+    image = Image.new("RGB", (200, 200), (200, 100, 150))
+    image.save(tmp_path / "a.jpg", comment=b"PATIENT-NAME")
+    raw = base64.b64decode(thumbnail(tmp_path / "a.jpg").split(",")[1])
+    assert b"PATIENT" not in raw and Image.open(io.BytesIO(raw)).size == (112, 112)

@@ -1,0 +1,105 @@
+"""A study on a random miniature base: every run once, gone on with, and told in words."""
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from monai.bundle import run as run_bundle
+
+from monai_synth.utils import read_json, release_folder, write_json
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIG = ROOT / "bundles" / "colon" / "configs" / "study.json"
+SMALL = {
+    "image_size": 32,
+    "classifier_size": 32,
+    "shots": 3,
+    "rank": 2,
+    "max_steps": 2,
+    "adapter_batch_size": 2,
+    "num_inference_steps": 2,
+    "classifier_steps": 2,
+    "batch_size": 4,
+    "device": "cpu",
+}
+
+
+@pytest.fixture
+def settings(miniature, image_folder, tmp_path):
+    return {
+        **SMALL,
+        "dataset_dir": str(image_folder({"benign": 20, "malignant": 20})),
+        "output_dir": str(tmp_path / "study"),
+        "base_model": str(miniature()),
+        "grid": {"seed": [0, 1], "synthetic_per_class": [0, 2, 3], "classifier": ["test_resnet"]},
+    }
+
+
+def run(settings, **more):
+    try:
+        run_bundle(config_file=str(CONFIG), **{**settings, **more})
+    finally:
+        release_folder(settings["output_dir"])
+
+
+def rows_of(folder, name="results.csv"):
+    return list(csv.DictReader(open(folder / name, newline="")))
+
+
+def root_message(error):
+    cause = error.value
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    return str(cause)
+
+
+def test_a_study_runs_shares_and_goes_on(settings):
+    folder = Path(settings["output_dir"])
+    run(settings)
+    rows = rows_of(folder)
+    assert len(rows) == 2 * (1 + 2 + 2)  # per seed: real, and two arms at two numbers
+    assert {row["arm"] for row in rows} == {"real", "real + synthetic", "synthetic"}
+    assert sorted(path.name for path in folder.glob("seed*")) == ["seed0", "seed1"]  # one adapter for all arms
+    assert len(list(folder.glob("*/adapter/pytorch_lora_weights.safetensors"))) == 2
+    assert len(list((folder / "seed0" / "synthetic").rglob("*.png"))) == 2 * 3
+    row = next(row for row in rows if row["arm"] == "real + synthetic" and row["synthetic_per_class"] == "2")
+    metrics = read_json(folder / row["folder"] / "evaluation" / "metrics.json")
+    assert float(row["balanced_accuracy"]) == metrics["balanced_accuracy"] and metrics["classifier_steps"] == 2
+    assert read_json(folder / row["folder"] / "run.json")["settings"]["synthetic_per_class"] == 2
+    compared = rows_of(folder, "comparison.csv")
+    assert len(compared) == 4 and all(row["draws"] == "2" for row in compared)
+    for name in ("accuracy_against_synthetic_per_class.png", "differences.png", "confusion_real.png", "summary.txt"):
+        assert (folder / name).stat().st_size > 200
+
+    times = {path: path.stat().st_mtime_ns for path in folder.rglob("model.pt")}
+    (folder / rows[-1]["folder"] / "run.json").unlink()  # as if it had been stopped in the last run
+    run(settings)
+    again = {path: path.stat().st_mtime_ns for path in folder.rglob("model.pt")}
+    assert [row["balanced_accuracy"] for row in rows_of(folder)] == [row["balanced_accuracy"] for row in rows]
+    assert sum(times[path] != again[path] for path in times) <= 1
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"grid": {"shots": 5}}, "must be a list of values"),
+        ({"grid": {"shot": [5]}}, "sets ['shot'], which no config of the bundle has"),
+        ({"grid": {"rank": [0]}}, "rank is 0. It must lie between 1 and 1024"),
+        ({"reference_arm": "nothing"}, "reference_arm is 'nothing', but the arms are 'real'"),
+        ({"arms": {"real": {"mixing": "none", "overlay": "no.yaml"}}}, "There is no overlay no.yaml"),
+    ],
+)
+def test_a_wrong_study_stops_before_its_first_run(settings, change, words):
+    with pytest.raises(RuntimeError) as error:
+        run(settings, **change)
+    assert words in root_message(error)
+    assert not list(Path(settings["output_dir"]).rglob("datalist.json"))
+
+
+def test_a_study_says_what_is_wrong_in_one_line(settings, tmp_path):
+    write_json(tmp_path / "more.json", {"grid": {"fold": [9], "seed": [0]}})
+    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", f"['{CONFIG}','{tmp_path / 'more.json'}']"]
+    done = subprocess.run([*command, "--output_dir", str(tmp_path / "out")], capture_output=True, text=True)
+    assert done.returncode == 1 and "Error: fold is 9, but there are 5 folds" in done.stderr

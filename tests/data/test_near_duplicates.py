@@ -1,0 +1,111 @@
+"""Siblings of one original are found, different originals are kept apart."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from monai_synth.data import assign_roles, check, scan
+from monai_synth.data.near_duplicates import find_near_duplicates
+from monai_synth.data.phantom import draw_patient, draw_phantom
+from monai_synth.data.phantom.catalog import stains_of
+
+
+def sibling(image, rng):
+    """An image turned by any angle, cut to the square inside, flipped by chance and compressed, as LC25000 was made."""
+    angle = rng.uniform(-25, 25) + 90 * rng.integers(4)
+    turn, side = np.deg2rad(angle % 90), image.width
+    inside = side / (abs(np.cos(turn)) + abs(np.sin(turn)))
+    corner = (side - inside) / 2
+    box = (corner, corner, side - corner, side - corner)
+    turned = image.rotate(angle, Image.Resampling.BICUBIC).crop(box).resize((side, side), Image.Resampling.BICUBIC)
+    if rng.random() < 0.5:
+        turned = turned.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    buffer = io.BytesIO()
+    turned.save(buffer, "JPEG", quality=int(rng.integers(60, 96)))
+    return buffer.getvalue()
+
+
+def plant(folder, classes, originals, siblings, side=192):
+    """Files of planted siblings, and the number of the original of each."""
+    rng, paths, truth = np.random.default_rng(0), [], []
+    for class_name in classes:
+        (folder / class_name).mkdir(parents=True)
+        for number in range(originals):
+            patient = draw_patient(stains_of(class_name), number // 5)  # five originals of each patient
+            pixels = draw_phantom(class_name, 1000 + number, patient, side).transpose(1, 2, 0)
+            image = Image.fromarray((pixels * 255).astype(np.uint8))
+            for copy in range(siblings + 1):
+                path = folder / class_name / f"{len(paths)}.{'jpeg' if copy else 'png'}"
+                path.write_bytes(sibling(image, rng)) if copy else image.save(path)
+                paths.append(path)
+                truth.append(f"{class_name} {number}")
+    return paths, np.array(truth)
+
+
+def shares(found, truth):
+    """The share of siblings outside the main group of their original, and of originals merged with another."""
+    outside = 0
+    for name in np.unique(truth):
+        _, counts = np.unique(found.groups[truth == name], return_counts=True)
+        outside += counts.sum() - counts.max()
+    merged = sum(len(np.unique(truth[found.groups == group])) - 1 for group in np.unique(found.groups))
+    return outside / len(truth), merged / len(np.unique(truth))
+
+
+@pytest.mark.parametrize("classes", [("colon_aca", "colon_n"), ("lung_aca", "lung_n"), ("lymphocyte", "neutrophil")])
+def test_siblings_are_together_and_originals_apart(tmp_path, classes):
+    paths, truth = plant(tmp_path, classes, originals=15, siblings=5)
+    outside, merged = shares(find_near_duplicates(paths), truth)
+    assert outside <= 0.01 and merged <= 0.01
+
+
+@pytest.mark.slow
+def test_a_planted_lc25000(tmp_path):
+    paths, truth = plant(tmp_path, ("colon_aca", "colon_n"), originals=250, siblings=19)
+    outside, merged = shares(find_near_duplicates(paths), truth)
+    print(f"{len(paths)} images: {outside:.2%} of the siblings outside their group, {merged:.2%} of originals merged")
+    assert outside <= 0.01 and merged <= 0.01
+
+
+def test_groups_reach_the_split_and_the_check(tmp_path):
+    paths, truth = plant(tmp_path, ("colon_aca", "colon_n"), originals=8, siblings=3)
+    records, _ = scan(tmp_path)
+    groups = {Path(record["image"]): record["group"] for record in records}
+    assert len(set(groups.values())) == 16
+    for name in np.unique(truth):
+        assert len({groups[path] for path, own in zip(paths, truth) if own == name}) == 1
+    sides = {}
+    for record in assign_roles(records, shots=2, num_folds=3):
+        sides.setdefault(record["group"], set()).add({"shots": "train"}.get(record["role"], record["role"]))
+    assert all(len(roles) == 1 for roles in sides.values())
+    messages = [finding.message for finding in check(tmp_path)]
+    assert any("64 images look like turned, flipped, zoomed or compressed copies" in text for text in messages)
+    apart, _ = scan(tmp_path, find_duplicates=False)
+    assert len({record["group"] for record in apart}) == 64
+
+
+def test_a_likeness_across_classes_is_told(tmp_path):
+    paths, _ = plant(tmp_path, ("colon_aca", "colon_n"), originals=12, siblings=0)
+    stolen = sibling(Image.open(paths[0]), np.random.default_rng(1))
+    (tmp_path / "colon_n" / "stolen.jpeg").write_bytes(stolen)
+    told = [finding for finding in check(tmp_path) if "which is in another class" in finding.message]
+    assert len(told) == 1 and {told[0].path, told[0].message.split()[2]} == {"colon_aca/0.png", "colon_n/stolen.jpeg"}
+
+
+def test_a_given_threshold_shows_what_is_borderline(tmp_path):
+    paths, _ = plant(tmp_path, ("colon_n",), originals=12, siblings=2)
+    strict = find_near_duplicates(paths, threshold=0.995)
+    usual = find_near_duplicates(paths)
+    assert len(np.unique(strict.groups)) > len(np.unique(usual.groups)) == 12
+    assert all(0.995 - 0.08 <= value for _, _, value in strict.borderline) and strict.borderline
+
+
+def test_a_handful_is_left_alone_and_a_broken_file_is_named(tmp_path):
+    paths, _ = plant(tmp_path, ("colon_n",), originals=5, siblings=1)
+    assert len(np.unique(find_near_duplicates(paths).groups)) == 10
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    with pytest.raises(ValueError, match="broken.png is not an image that can be read"):
+        find_near_duplicates([*paths, *paths, tmp_path / "broken.png"])

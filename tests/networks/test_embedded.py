@@ -1,0 +1,53 @@
+"""The embedded models: there, small enough, and knowing something."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import monai_synth
+from monai_synth.data.phantom import draw_patient, draw_phantom
+from monai_synth.data.phantom.catalog import stains_of
+from monai_synth.networks import FeatureEncoder, ImageClassifier, LatentDiffusion
+
+ASSETS = Path(monai_synth.__file__).parent / "assets"
+
+
+def phantoms(names, count, first):
+    images = [
+        draw_phantom(n, first + i, draw_patient(stains_of(n), first + i), 128) for n in names for i in range(count)
+    ]
+    return torch.stack([torch.as_tensor(image) for image in images]).float()
+
+
+def test_the_package_stays_small():
+    sizes = [path.stat().st_size for path in ASSETS.rglob("*") if path.is_file()]
+    assert sum(sizes) < 60e6 and max(sizes) < 25e6
+    assert sum(path.stat().st_size for path in (ASSETS / "nano_encoder").iterdir()) < 12e6
+
+
+def test_the_encoder_tells_phantoms_apart_that_it_has_not_seen():
+    names = ["colon_n", "lung_n", "lymphocyte", "eosinophil"]
+    encoder = FeatureEncoder("nano")
+    known, new = encoder(phantoms(names, 5, 100)), encoder(phantoms(names, 5, 900))
+    assert known.shape == (20, 368)
+    centers = torch.nn.functional.normalize(known, dim=1).view(4, 5, -1).mean(dim=1)
+    said = (torch.nn.functional.normalize(new, dim=1) @ centers.T).argmax(dim=1)
+    assert (said == torch.arange(4).repeat_interleave(5)).float().mean() >= 0.9
+
+
+def test_the_classifier_takes_the_encoders_weights():
+    classifier = ImageClassifier("regnetx_002", 3, checkpoint="nano", image_size=128)
+    names = dict(classifier.named_parameters())
+    loaded = dict(FeatureEncoder("nano").network.named_parameters())
+    stem = next(name for name in loaded if "stem" in name and loaded[name].ndim == 4)
+    match = [value for name, value in names.items() if name.endswith(stem)]
+    assert len(match) == 1 and torch.equal(match[0], loaded[stem].float())
+
+
+@pytest.mark.parametrize("color", [(190, 179, 177), (205, 205, 195), (240, 240, 240), (180, 200, 180), (150, 150, 150)])
+def test_the_autoencoder_keeps_colors_that_no_phantom_has(color):
+    diffusion = LatentDiffusion("nano")
+    image = torch.tensor(color).view(1, 3, 1, 1).expand(1, 3, 128, 128) / 255
+    kept = diffusion.decode(diffusion.encode(image)[0]).mean(dim=(0, 2, 3)) * 255
+    assert (kept - torch.tensor(color)).abs().max() < 12

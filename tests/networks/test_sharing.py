@@ -1,0 +1,53 @@
+import pytest
+import torch
+
+from monai_synth.networks import (
+    LoRADenoiser,
+    load_adapter,
+    release_diffusion,
+    remove_adapter,
+    save_adapter,
+    shared_diffusion,
+)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_loaded():
+    release_diffusion()
+    yield
+    release_diffusion()
+
+
+def test_a_base_is_loaded_once_and_handed_out_without_an_adapter(miniature, tmp_path):
+    first = shared_diffusion(str(miniature()))
+    before = first.denoiser.state_dict()["conv_in.weight"].clone()
+    keys = set(first.denoiser.state_dict())
+    network = LoRADenoiser(first, rank=2)
+    for parameter in network.trainable_parameters():
+        torch.nn.init.normal_(parameter)
+    save_adapter(network, tmp_path, {})
+    second = shared_diffusion(str(miniature()))
+    assert second is first and set(second.denoiser.state_dict()) == keys
+    with pytest.raises(RuntimeError, match="has another adapter now"):
+        network(torch.zeros(1, 4, 8, 8), torch.tensor([1]), first.encode_prompts(["x"]))
+    load_adapter(second, tmp_path)
+    third = shared_diffusion(str(miniature()))
+    assert third is first and torch.equal(third.denoiser.state_dict()["conv_in.weight"], before)
+
+
+def test_another_base_or_precision_takes_the_place_of_the_first(miniature):
+    first = shared_diffusion(str(miniature()))
+    other = shared_diffusion(str(miniature("epsilon", 5)))
+    half = shared_diffusion(str(miniature("epsilon", 5)), amp="bfloat16")
+    assert len({id(first), id(other), id(half)}) == 3
+    assert half.denoiser.dtype == torch.bfloat16 and half.autoencoder.dtype == torch.float32
+    assert shared_diffusion(str(miniature("epsilon", 5)), amp="bfloat16") is half
+    with pytest.raises(ValueError, match="amp is 'half'. It can be null, 'bfloat16' or 'float16'"):
+        shared_diffusion(str(miniature()), amp="half")
+
+
+def test_removing_nothing_changes_nothing(miniature):
+    diffusion = shared_diffusion(str(miniature()))
+    number = diffusion.adapter_number
+    remove_adapter(diffusion)
+    assert diffusion.adapter_number == number

@@ -1,0 +1,88 @@
+import csv
+
+import numpy as np
+import pytest
+
+from monai_synth.report.study import compare_arms, curves_of, read_results, write_study_report
+from monai_synth.report.tables import text_table, write_rows
+from monai_synth.utils import write_json
+
+
+def write_run(folder, name, correct, seed, arm, **settings):
+    """A run whose answers are known: four groups of test images of two classes."""
+    evaluation = folder / name / "evaluation"
+    evaluation.mkdir(parents=True)
+    truth = ["a", "b"] * (len(correct) // 2)
+    with open(evaluation / "predictions.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, ["image", "group", "class_name", "predicted"])
+        writer.writeheader()
+        for index, (right, name_of) in enumerate(zip(correct, truth)):
+            said = name_of if right else {"a": "b", "b": "a"}[name_of]
+            row = {"image": f"{index:03d}.png", "group": f"g{index // 4}", "class_name": name_of, "predicted": said}
+            writer.writerow(row)
+    confusion = [[int(sum(r for r, t in zip(correct, truth) if t == c)), 0] for c in "ab"]
+    write_json(evaluation / "metrics.json", {"confusion_matrix": confusion, "recall": {"a": 1, "b": 1}})
+    accuracy = float(np.mean(correct))
+    numbers = {"balanced_accuracy": accuracy, "accuracy": accuracy, "majority_share": 0.5}
+    return {"arm": arm, "seed": seed, **settings, **numbers, "folder": name}
+
+
+@pytest.fixture
+def study(tmp_path):
+    def make(shares, num_draws=6, num_images=80):
+        rng = np.random.default_rng(0)
+        rows = []
+        for seed in range(num_draws):
+            for arm, share in shares.items():
+                correct = (rng.random(num_images) < share).astype(int)
+                settings = {"shots": 5, "synthetic_per_class": 0 if arm == "real" else 50}
+                rows.append(write_run(tmp_path, f"{arm}_{seed}", correct, seed, arm, **settings))
+        write_rows(tmp_path / "results.csv", rows)
+        return tmp_path
+
+    return make
+
+
+def test_a_planted_gain_is_shown_and_none_is_not(study):
+    folder = study({"real": 0.6, "better": 0.85, "same": 0.6})
+    compared = {row["arm"]: row for row in compare_arms(folder, read_results(folder), "real")}
+    assert compared["better"]["draws"] == 6 and compared["better"]["low"] > 0
+    assert compared["better"]["verdict"].startswith("Better by")
+    assert compared["same"]["verdict"].startswith("No difference shown")
+    assert compared["better"]["p_holm"] >= compared["better"]["p"]
+
+
+def test_one_draw_shows_nothing(study):
+    folder = study({"real": 0.5, "better": 0.95}, num_draws=1)
+    (row,) = compare_arms(folder, read_results(folder), "real")
+    assert row["verdict"] == "One draw of the shots: nothing can be said."
+
+
+def test_no_gain_below_the_majority(study):
+    folder = study({"real": 0.1, "better": 0.45})
+    (row,) = compare_arms(folder, read_results(folder), "real")
+    assert row["low"] > 0 and row["verdict"].endswith("no gain.")
+
+
+def test_the_report_is_written_from_files(study):
+    folder = study({"real": 0.6, "better": 0.85})
+    written = write_study_report(folder, "real")
+    assert {path.name for path in written} >= {"summary.txt", "comparison.csv", "differences.png", "confusion_real.png"}
+    assert "Better by" in (folder / "summary.txt").read_text()
+
+
+def test_curves_keep_other_settings_apart():
+    rows = [
+        {"arm": "x", "shots": s, "classifier": c, "seed": "0", "balanced_accuracy": "0.5"} for s in "57" for c in "ab"
+    ]
+    curves = curves_of(rows, "shots")
+    assert curves == {"x, classifier a": {5.0: [0.5], 7.0: [0.5]}, "x, classifier b": {5.0: [0.5], 7.0: [0.5]}}
+
+
+def test_a_missing_study_is_said(tmp_path):
+    with pytest.raises(FileNotFoundError, match="Run study.json first"):
+        read_results(tmp_path)
+
+
+def test_a_table_has_every_column():
+    assert text_table([{"a": 1}, {"b": "xx"}]) == "| a | b  |\n|---|----|\n| 1 |    |\n|   | xx |\n"
