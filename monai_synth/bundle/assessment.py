@@ -12,7 +12,7 @@ from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 
 from ..data.feature_store import FeatureStore
-from ..data.records import Record, class_names_of
+from ..data.records import TESTS, Record, class_names_of
 from ..metrics.quality import ImageSet, class_agreement, quality
 from ..report.page import write_report
 from ..report.tables import write_rows
@@ -43,7 +43,7 @@ def assess(store: FeatureStore, records: Sequence[Record]) -> dict[str, Any]:
     parser = required_workflow("assess").parser
     class_names = class_names_of(parser.get_parsed_content("datalist_path"))
     roles = tuple(parser.get_parsed_content("reference_roles"))
-    if "test" in roles or any(record.get("role") == "test" for record in records):
+    if set(TESTS) & set(roles) or any(record.get("role") in TESTS for record in records):
         raise ValueError(
             "Test images judge the classifier at the end and nothing before; reference_roles may not be test."
         )

@@ -39,12 +39,16 @@ def compare() -> str:
     workflow = required_workflow("compare")
     parser = workflow.parser
     mixing, baseline = parser.get_parsed_content("mixing"), parser.get_parsed_content("baseline")
-    folders = {arm_name(workflow, mixing): evaluate_arm(workflow, mixing)}
+    arms = [mixing]
     if baseline and baseline != mixing:
         train_arm(workflow, baseline)
-        folders[arm_name(workflow, baseline)] = evaluate_arm(workflow, baseline)
+        arms.insert(0, baseline)
     output_dir = Path(parser.get_parsed_content("output_dir"))
-    table = results_table(dict(reversed(folders.items())))
+    table = results_table({arm_name(workflow, arm): evaluate_arm(workflow, arm) for arm in arms})
+    external_dir = parser.get_parsed_content("external_dir")
+    if external_dir is not None:
+        folders = {arm_name(workflow, arm): evaluate_arm(workflow, arm, "external") for arm in arms}
+        table += f"\n\nOn another data set, {external_dir}:\n\n{results_table(folders)}"
     write_text(output_dir / "results.txt", table + "\n")
     summarize(workflow, output_dir, table)
     return table
@@ -68,9 +72,9 @@ def train_arm(workflow: ConfigWorkflow, mixing: str) -> None:
     execute(nested)
 
 
-def evaluate_arm(workflow: ConfigWorkflow, mixing: str) -> Path:
-    """Evaluates an arm on the real test images and gives the folder of its metrics."""
-    nested = nested_workflow(workflow, ["train", "evaluate"], mixing=mixing, baseline="")
+def evaluate_arm(workflow: ConfigWorkflow, mixing: str, test_role: str = "test") -> Path:
+    """Evaluates an arm on the real images of a test role and gives the folder of its metrics."""
+    nested = nested_workflow(workflow, ["train", "evaluate"], mixing=mixing, baseline="", test_role=test_role)
     execute(nested)
     return Path(nested.parser.get_parsed_content("evaluation_dir"))
 

@@ -7,6 +7,8 @@ import json
 import logging
 import os
 import shutil
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +16,18 @@ from monai.bundle import ConfigWorkflow
 
 from ..data.mixing import MIXING
 from ..data.prompts import check_attributes
+from ..data.records import Record
 from ..metrics.filters import FILTERS
 from ..utils.io import read_json
 from .classifier_check import check_classifier
-from .session import plain_settings
+from .session import digest, plain_settings
 
 logger = logging.getLogger(__name__)
 
 PHANTOM = "phantom"  # the value of `dataset_dir` that stands for the drawn images
-SPLIT_SETTINGS = ("class_names", "groups", "find_duplicates", "shots", "num_folds", "fold", "seed")
+SCAN_SETTINGS = ("class_names", "class_map", "annotations", "groups", "find_duplicates")
+EXTERNAL_SETTINGS = ("external_dir", "external_class_map")
+SPLIT_SETTINGS = (*SCAN_SETTINGS, *EXTERNAL_SETTINGS, "shots", "num_folds", "fold", "seed")
 PHANTOM_SETTINGS = ("phantom_set", "phantoms_per_class", "phantom_patients", "image_size")
 
 # name: (type, smallest, largest)
@@ -114,7 +119,7 @@ def prepare_data(workflow: ConfigWorkflow) -> Path:
     Raises:
         ValueError: when the data set cannot be used, or when the folder holds the split of another data set.
     """
-    from ..data import assign_roles, check_wall, save_datalist, scan
+    from ..data import assign_roles, check_wall, save_datalist
 
     parser = workflow.parser
     output_dir = Path(parser.get_parsed_content("output_dir"))
@@ -125,27 +130,79 @@ def prepare_data(workflow: ConfigWorkflow) -> Path:
     if str(source) == PHANTOM:
         source = draw_phantoms(output_dir / "phantoms", wanted)
     wanted["files"] = listing(source)
+    if wanted["external_dir"] is not None:
+        wanted["external_files"] = listing(Path(wanted["external_dir"]))
     wanted = json.loads(json.dumps(wanted))
     path = output_dir / "datalist.json"
     if path.exists():
         refuse_other_split(path, wanted)
         return path
-    records, class_names = scan(
-        source,
-        class_names=wanted["class_names"],
-        groups=wanted["groups"],
-        find_duplicates=wanted["find_duplicates"] is not False,
-    )
+    records, class_names = scan_once(source, wanted)
     records = assign_roles(
         records, shots=wanted["shots"], num_folds=wanted["num_folds"], fold=wanted["fold"], seed=wanted["seed"]
     )
+    records += external_records(wanted, class_names)
     check_wall(records)
     identity = hashlib.sha256(json.dumps([wanted, [record["sha256"] for record in records]]).encode()).hexdigest()
     base_dir = source if source.is_dir() else source.parent
     save_datalist(path, records, class_names, base_dir, identity=identity, settings=wanted)
-    counts = {role: sum(record["role"] == role for record in records) for role in ("shots", "train", "val", "test")}
-    logger.info("Split %d images of %d classes: %s.", len(records), len(class_names), counts)
+    counts = Counter(record["role"] for record in records)
+    logger.info("Split %d images of %d classes: %s.", len(records), len(class_names), dict(counts))
     return path
+
+
+_scanned: dict[str, tuple[list[Record], list[str]]] = {}  # by what decides them; a study splits one scan many times
+
+
+def scan_once(source: Path, wanted: Mapping[str, Any]) -> tuple[list[Record], list[str]]:
+    """The records and class names of a data set, scanned once in this process for the same files and settings.
+
+    Args:
+        source: folder, CSV or datalist.
+        wanted: the scan's settings, and `files`, the fingerprint of the data set's files.
+
+    Raises:
+        ValueError: when the data set cannot be used.
+    """
+    from ..data import scan
+
+    options = {name: wanted[name] for name in SCAN_SETTINGS}
+    options["find_duplicates"] = options["find_duplicates"] is not False
+    key = digest([str(source.resolve()), wanted["files"], options])
+    if key not in _scanned:
+        _scanned[key] = scan(source, **options)
+    records, names = _scanned[key]
+    return [dict(record) for record in records], list(names)
+
+
+def external_records(wanted: Mapping[str, Any], class_names: Sequence[str]) -> list[Record]:
+    """The images of another data set, which are judged at the end beside the test images: role "external".
+
+    Args:
+        wanted: `external_dir` and `external_class_map`, which is `class_map` where it is not given.
+        class_names: of the training data, which the other data set must have.
+
+    Raises:
+        ValueError: when the data set cannot be used or lacks a class.
+    """
+    if wanted["external_dir"] is None:
+        return []
+    settings = {
+        "class_names": list(class_names),
+        "class_map": wanted["external_class_map"] or wanted["class_map"],
+        "annotations": None,
+        "groups": None,
+        "find_duplicates": False,
+        "files": wanted["external_files"],
+    }
+    try:
+        records, _ = scan_once(Path(wanted["external_dir"]), settings)
+    except ValueError as error:
+        raise ValueError(
+            f"external_dir: {error}\nIt must have all classes of the training data, {list(class_names)}. Its own names "
+            "go into --external_class_map; classes that both have are chosen with --class_names."
+        ) from None
+    return [{**record, "role": "external", "fold": -1, "group": f"external/{record['group']}"} for record in records]
 
 
 def refuse_other_split(path: Path, wanted: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from ..handlers.progress import without_progress
-from ..report.study import write_study_report
+from ..report.study import NUMBERS, write_study_report
 from ..report.tables import write_rows
 from ..utils.io import read_json
 from ..utils.lock import release_folder
@@ -26,7 +26,6 @@ from .stages import execute, nested_workflow, required_workflow, stage_of
 logger = logging.getLogger(__name__)
 
 WITHOUT_SYNTHETIC = ("none",)  # policies that need no generator
-NUMBERS = ("balanced_accuracy", "macro_f1", "auroc", "accuracy", "majority_share", "num_images")
 
 
 @dataclass(frozen=True)
@@ -187,18 +186,27 @@ class _Runs:
         workflow = self.nested(cell)
         workflow.parser.parse(reset=True)
         arm_dir = Path(workflow.parser.get_parsed_content("arm_dir"))
-        evaluated = arm_dir / "evaluation" / "metrics.json"
-        if not (stage_of(workflow, "train", arm_dir).complete() and evaluated.is_file()):
+        external = workflow.parser.get_parsed_content("external_dir") is not None
+        evaluated = {"test": arm_dir / "evaluation"} | (
+            {"external": arm_dir / "evaluation_external"} if external else {}
+        )
+        files = {role: folder / "metrics.json" for role, folder in evaluated.items()}
+        if not (stage_of(workflow, "train", arm_dir).complete() and all(path.is_file() for path in files.values())):
             workflow.parser["run"] = ["$@train::trainer.run()"]
             execute(workflow)
-            execute(self.nested(cell, "evaluate"))
+            for role, folder in evaluated.items():
+                nested = self.nested(cell, "evaluate")
+                nested.parser.update({"test_role": role, "evaluation_dir": str(folder)})
+                execute(nested)
             release_folder(self.folder / self.pool_of(cell))
-        metrics = read_json(evaluated)
+        metrics = read_json(files["test"])
+        judged_elsewhere = read_json(files["external"]) if external else {}
         settings = {"synthetic_per_class": self.synthetic_of(cell), **cell.settings}
         return {
             "arm": cell.arm,
             **{key: value for key, value in settings.items() if key != "mixing"},
             **{name: metrics[name] for name in NUMBERS},
+            **{f"external_{name}": judged_elsewhere[name] for name in NUMBERS if external},
             "seconds": read_json(arm_dir / "run.json")["wall_time_s"],
             "folder": arm_dir.relative_to(self.folder).as_posix(),
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from pathlib import Path
 from typing import Any
@@ -40,10 +41,16 @@ def read_image(path: str | Path, page: int | None = None, value_range: tuple[flo
             values whose range is not known.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no image {path}.")
     if str(path).lower().endswith((".nii", ".nii.gz")):
         return _read_nifti(path, value_range)
+    return _to_array(path, open_image(path, page), value_range)
+
+
+def open_image(path: str | Path, page: int | None = None) -> Image.Image:
+    """An image file other than NIfTI as Pillow loads it, the right way up; errors as those of `read_image`."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no image {path}.")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -55,11 +62,30 @@ def read_image(path: str | Path, page: int | None = None, value_range: tuple[flo
                 if page is not None:
                     image.seek(page)
                 image.load()
-                return _to_rgb(path, ImageOps.exif_transpose(image), value_range)
+                return ImageOps.exif_transpose(image)
     except EOFError as error:
         raise ValueError(f"{path} has no page {page}.") from error
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError) as error:
         raise ValueError(f"{path} is not an image that can be read: {error}.") from error
+
+
+def look_at(path: str | Path) -> tuple[str, int]:
+    """The SHA-256 of an image's pixels, 64 hexadecimal digits, and its smaller side in pixels.
+
+    Two files have the same digest when `read_image` gives the same pixels of 8 bits for both.
+
+    Raises:
+        FileNotFoundError, ValueError: as `read_image`.
+    """
+    if not str(path).lower().endswith((".nii", ".nii.gz")):
+        image = open_image(path)
+        if image.mode not in DEPTHS:
+            pixels = to_rgb(image)
+            content = hashlib.sha256(f"{pixels.height} {pixels.width} ".encode() + pixels.tobytes())
+            return content.hexdigest(), min(pixels.size)
+    values = (read_image(path).transpose(1, 2, 0) * 255).round().astype(np.uint8)
+    content = hashlib.sha256(f"{values.shape[0]} {values.shape[1]} ".encode() + values.tobytes())
+    return content.hexdigest(), min(values.shape[:2])
 
 
 def _check_size(path: Path, width: int, height: int) -> None:
@@ -70,7 +96,7 @@ def _check_size(path: Path, width: int, height: int) -> None:
         )
 
 
-def _to_rgb(path: Path, image: Image.Image, value_range: tuple[float, float] | None) -> np.ndarray:
+def _to_array(path: Path, image: Image.Image, value_range: tuple[float, float] | None) -> np.ndarray:
     if image.mode in DEPTHS:
         return _scaled_grey(path, np.asarray(image, dtype=np.float64), value_range, DEPTHS[image.mode])
     pixels = np.asarray(to_rgb(image), dtype=np.float32) / 255
@@ -103,6 +129,8 @@ def _scaled_grey(
 
 
 def _read_nifti(path: Path, value_range: tuple[float, float] | None) -> np.ndarray:
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no image {path}.")
     try:
         loaded: Any = nibabel.load(path)
         pixels = np.asanyarray(loaded.dataobj)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from monai.data import Dataset
 
-from .records import Record, load_datalist
+from .records import JUDGES, Record, load_datalist
 
 KEPT = ("image", "label", "class_name", "origin")
 MIXING = ("none", "synthetic", "real+synthetic", "fill-up")
@@ -68,13 +68,13 @@ class RealSyntheticDataset(Dataset):
 
 def _check_sides(real: Sequence[Record], synthetic: Sequence[Record]) -> None:
     for record in real:
-        if record.get("origin") != "real" or record.get("role") in ("val", "test"):
+        if record.get("origin") != "real" or record.get("role") in JUDGES:
             raise ValueError(
                 f"{record['image']} has origin {record.get('origin')!r} and role {record.get('role')!r}. "
                 "Only real images with the role shots or train may train beside synthetic ones."
             )
     for record in synthetic:
-        if record.get("origin") != "synthetic" or record.get("role") in ("val", "test"):
+        if record.get("origin") != "synthetic" or record.get("role") in JUDGES:
             raise ValueError(
                 f"{record['image']} has origin {record.get('origin')!r} and role {record.get('role')!r}, "
                 "but is named among the synthetic training images."

@@ -12,8 +12,10 @@ from ..utils.io import PathLike, read_json, write_json
 
 Record = dict[str, Any]
 ORIGINS = ("real", "synthetic")
-ROLES = ("shots", "train", "val", "test")
-SECTIONS = {"shots": "training", "train": "training", "val": "validation", "test": "test"}
+SECTIONS = {"shots": "training", "train": "training", "val": "validation", "test": "test", "external": "external"}
+ROLES = tuple(SECTIONS)
+TESTS = ("test", "external")  # roles that are looked at once, at the end; external is another data set
+JUDGES = ("val", *TESTS)  # roles that nothing is trained on
 
 
 def load_datalist(path: PathLike) -> list[Record]:
@@ -27,7 +29,7 @@ def load_datalist(path: PathLike) -> list[Record]:
     base = Path(path).resolve().parent / content.get("base_dir", ".")
     return [
         {**record, "image": os.path.normpath(base / record["image"])}
-        for section in ("training", "validation", "test")
+        for section in dict.fromkeys(SECTIONS.values())
         for record in content.get(section, [])
     ]
 
@@ -51,8 +53,8 @@ def save_datalist(
 ) -> None:
     """Writes records as a datalist that MONAI's `load_decathlon_datalist` reads as well.
 
-    Records of the roles shots and train become "training", val becomes "validation", test becomes "test"; synthetic
-    records have no role and are "training".
+    Records of the roles shots and train become "training", val becomes "validation", test and external keep their
+    names; synthetic records have no role and are "training".
 
     Args:
         path: of the JSON file.
@@ -66,7 +68,7 @@ def save_datalist(
     """
     check_wall(records)
     base = Path(base_dir).resolve()
-    sections: dict[str, list[Record]] = {"training": [], "validation": [], "test": []}
+    sections: dict[str, list[Record]] = {section: [] for section in SECTIONS.values()}
     for record in records:
         relative = os.path.relpath(Path(record["image"]).resolve(), base)
         sections[SECTIONS[record.get("role", "train")]].append({**record, "image": Path(relative).as_posix()})
@@ -105,7 +107,7 @@ def assessed_records(datalist_path: PathLike, synthetic_dir: PathLike) -> list[R
         datalist_path: of the real images.
         synthetic_dir: folder with the synthetic images' `datalist.json`.
     """
-    real = [record for record in load_datalist(datalist_path) if record["role"] != "test"]
+    real = [record for record in load_datalist(datalist_path) if record["role"] not in TESTS]
     synthetic = load_datalist(Path(synthetic_dir) / "datalist.json")
     check_wall([*real, *synthetic])
     return [*real, *synthetic]
@@ -142,7 +144,7 @@ def check_wall(records: Sequence[Record]) -> None:
     for record in records:
         if record.get("origin") not in ORIGINS:
             raise ValueError(f"{record['image']} has the origin {record.get('origin')!r}. Origins are {ORIGINS}.")
-        if record["origin"] == "synthetic" and record.get("role") in ("val", "test"):
+        if record["origin"] == "synthetic" and record.get("role") in JUDGES:
             raise ValueError(
                 f"{record['image']} is synthetic and has the role {record['role']!r}. Only real images may judge."
             )

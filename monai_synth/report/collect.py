@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..data.records import class_names_of, load_datalist
+from ..data.records import ROLES, class_names_of, load_datalist
 from ..metrics.calibration import brier_score, expected_calibration_error
 from ..metrics.statistics import paired_bootstrap
 from ..utils.io import read_json
@@ -65,7 +65,7 @@ def data_of(real: list[dict], synthetic: list[dict], class_names: list[str]) -> 
     roles = Counter((record["class_name"], record["role"]) for record in real)
     groups = Counter(name for name, _ in {(record["class_name"], record["group"]) for record in real})
     drawn = Counter(record["class_name"] for record in synthetic)
-    names = ("shots", "train", "val", "test")
+    names = [role for role in ROLES if role != "external" or any(record["role"] == role for record in real)]
     return {
         "classes": {
             name: {

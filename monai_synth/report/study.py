@@ -19,7 +19,9 @@ from .tables import text_table, write_rows
 Row = dict[str, str]
 
 DRAW = ("fold", "seed")  # what makes another draw of the shots
-RESULTS = ("balanced_accuracy", "macro_f1", "auroc", "accuracy", "majority_share", "num_images", "seconds", "folder")
+NUMBERS = ("balanced_accuracy", "macro_f1", "auroc", "accuracy", "majority_share", "num_images")
+EXTERNAL = "external_"  # what these are called on the other data set
+RESULTS = (*NUMBERS, *(EXTERNAL + name for name in NUMBERS), "seconds", "folder")
 FEWEST_DRAWS = 2
 
 
@@ -73,13 +75,22 @@ def draw_of(row: Row) -> tuple[str, ...]:
     return tuple(row.get(key, "") for key in DRAW)
 
 
-def compare_arms(folder: Path, rows: Sequence[Row], reference: str) -> list[dict[str, Any]]:
+def on_external(rows: Sequence[Row]) -> list[Row]:
+    """The rows of a study as they would be had it tested on the other data set alone."""
+    numbers = {name: EXTERNAL + name for name in NUMBERS}
+    return [{**row, **{name: row[other] for name, other in numbers.items()}} for row in rows]
+
+
+def compare_arms(
+    folder: Path, rows: Sequence[Row], reference: str, evaluation: str = "evaluation"
+) -> list[dict[str, Any]]:
     """Every arm against the reference arm with the same settings, paired by draw and test image.
 
     Args:
         folder: of the study.
         rows: of `results.csv`.
         reference: name of the arm that the others are compared with.
+        evaluation: name of the folder of each run's predictions.
 
     Returns:
         A row per comparison: settings, number of draws, both means of balanced accuracy, their difference, its 95 %
@@ -94,7 +105,7 @@ def compare_arms(folder: Path, rows: Sequence[Row], reference: str) -> list[dict
     found = []
     for settings, members in treated.items():
         others = [baselines[settings_of(row, *blind), draw_of(row)] for row in members]
-        found.append((dict(settings), members, others, difference_of(folder, members, others)))
+        found.append((dict(settings), members, others, difference_of(folder, members, others, evaluation)))
     adjusted = holm([difference.p_value or 1.0 for *_, difference in found])
     return [
         {
@@ -113,9 +124,11 @@ def compare_arms(folder: Path, rows: Sequence[Row], reference: str) -> list[dict
     ]
 
 
-def difference_of(folder: Path, members: Sequence[Row], others: Sequence[Row]) -> Difference:
+def difference_of(
+    folder: Path, members: Sequence[Row], others: Sequence[Row], evaluation: str = "evaluation"
+) -> Difference:
     """Paired difference of two arms over their draws, from the predictions of each run."""
-    paths = [[folder / row["folder"] / "evaluation" / "predictions.csv" for row in arm] for arm in (members, others)]
+    paths = [[folder / row["folder"] / evaluation / "predictions.csv" for row in arm] for arm in (members, others)]
     treatment, baseline = ([read_predictions(path) for path in of_arm] for of_arm in paths)
     return paired_bootstrap(
         [run[0] for run in treatment],
@@ -179,14 +192,12 @@ def write_study_report(folder: str | Path, reference: str) -> list[Path]:
     folder = Path(folder)
     rows = read_results(folder)
     compared = compare_arms(folder, rows, reference)
-    written = [folder / "summary.txt"]
-    if compared:
-        write_rows(folder / "comparison.csv", compared)
-        written.append(folder / "comparison.csv")
-        differences = [Difference(row["difference"], row["low"], row["high"]) for row in compared]
-        written.append(
-            draw_forest([label_of(row) for row in compared], differences, folder / "differences.png", reference)
-        )
+    written = [folder / "summary.txt", *write_comparison(folder, compared, reference)]
+    text = text_table(compared) if compared else text_table(rows)
+    if EXTERNAL + "accuracy" in rows[0]:
+        elsewhere = compare_arms(folder, on_external(rows), reference, "evaluation_external")
+        written += write_comparison(folder, elsewhere, reference, "_external")
+        text += "\nOn the other data set:\n\n" + text_table(elsewhere) if elsewhere else ""
     for axis, title in (("shots", "real images per class"), ("synthetic_per_class", "synthetic images per class")):
         curves = curves_of(rows, axis)
         if len({x for points in curves.values() for x in points}) > 1:
@@ -196,5 +207,18 @@ def write_study_report(folder: str | Path, reference: str) -> list[Path]:
         path = folder / f"confusion_{''.join(c if c.isalnum() else '_' for c in arm)}.png"
         draw_confusion(matrix, names, path)
         written.append(path)
-    write_text(folder / "summary.txt", text_table(compared) if compared else text_table(rows))
+    write_text(folder / "summary.txt", text)
     return written
+
+
+def write_comparison(
+    folder: Path, compared: Sequence[Mapping[str, Any]], reference: str, suffix: str = ""
+) -> list[Path]:
+    """Writes comparisons as `comparison.csv` and as the forest plot `differences.png`, where there are any."""
+    if not compared:
+        return []
+    table = folder / f"comparison{suffix}.csv"
+    write_rows(table, compared)
+    differences = [Difference(row["difference"], row["low"], row["high"]) for row in compared]
+    labels = [label_of(row) for row in compared]
+    return [table, draw_forest(labels, differences, folder / f"differences{suffix}.png", reference)]

@@ -122,6 +122,20 @@ def test_the_main_job_goes_from_a_folder_to_a_table(settings, capsys):
     )
 
 
+def test_another_data_set_is_judged_at_the_end(settings, image_folder):
+    other = image_folder({"benign": 5, "malignant": 4}, size=48, name="other")
+    run("train", settings, external_dir=str(other))
+    table = (Path(settings["output_dir"]) / "results.txt").read_text()
+    assert f"On another data set, {other}" in table and "9 real test images" in table
+    records = load_datalist(Path(settings["output_dir"]) / "datalist.json")
+    assert sum(record["role"] == "external" for record in records) == 9
+    shutil.rmtree(settings["output_dir"])
+    shutil.rmtree(other / "malignant")
+    with pytest.raises(Exception) as error:
+        run("train", settings, external_dir=str(other))
+    assert "external_dir" in root_message(error) and "--external_class_map" in root_message(error)
+
+
 def test_stages_run_one_by_one_and_images_are_added(settings):
     out = Path(settings["output_dir"])
     run("train_diffusion", settings)

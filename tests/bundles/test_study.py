@@ -103,3 +103,24 @@ def test_a_study_says_what_is_wrong_in_one_line(settings, tmp_path):
     command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", f"['{CONFIG}','{tmp_path / 'more.json'}']"]
     done = subprocess.run([*command, "--output_dir", str(tmp_path / "out")], capture_output=True, text=True)
     assert done.returncode == 1 and "Error: fold is 9, but there are 5 folds" in done.stderr
+
+
+def test_a_study_judges_on_another_data_set_too(settings, image_folder):
+    folder = Path(settings["output_dir"])
+    other = image_folder({"B": 6, "M": 6, "extra": 3}, size=40, name="other")
+    names = {"B": "benign", "M": "malignant"}
+    run(
+        settings,
+        external_dir=str(other),
+        external_class_map=names,
+        grid={"seed": [0, 1], "classifier": ["test_resnet"]},
+    )
+    rows = rows_of(folder)
+    assert {row["external_num_images"] for row in rows} == {"12"} and {row["num_images"] for row in rows} == {"8"}
+    predictions = rows_of(folder / rows[0]["folder"] / "evaluation_external", "predictions.csv")
+    assert sorted(Path(row["image"]).parent.name for row in predictions) == ["B"] * 6 + ["M"] * 6
+    right = [row["class_name"] == row["predicted"] for row in predictions]
+    assert float(rows[0]["external_accuracy"]) == pytest.approx(sum(right) / 12)
+    assert (folder / "differences_external.png").is_file() and "On the other data set" in (
+        folder / "summary.txt"
+    ).read_text()

@@ -1,0 +1,200 @@
+"""Which image files a data set has and what class each is of, in the layouts that data sets are published in."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from .findings import SHOWN, Finding
+from .images import is_image_name
+from .records import load_datalist
+
+DEPTH = 4  # levels below the data set's folder at which class folders are looked for
+ClassMap = Mapping[str, str | None]
+
+
+@dataclass(frozen=True)
+class LabelledFile:
+    """An image file of a data set.
+
+    Args:
+        path: absolute.
+        class_name: after the class map.
+        group: patient or slide where the data set's own table names it.
+    """
+
+    path: str
+    class_name: str
+    group: str | None = None
+
+
+def labelled_files(
+    source: Path,
+    class_names: Sequence[str] | None,
+    class_map: ClassMap | None,
+    annotations: str | None,
+    findings: list[Finding],
+) -> list[LabelledFile]:
+    """The image files of a data set that belong to a wanted class, sorted by path.
+
+    Args:
+        source: a folder of class folders (with a class map or class names at any depth to 4, so that the published
+            archives can stay as they are), a CSV with the columns image and class_name (or label) and possibly group,
+            or a datalist JSON.
+        class_names: the classes to use; None uses all.
+        class_map: class by the name that the data set has for it; several names may be one class, and a name that is
+            missing or null is left out. None takes the names as they are.
+        annotations: table below the folder that names the class of each image (see `read_annotations`), for data sets
+            whose labels are not the folders' names.
+        findings: what is wrong is added here.
+    """
+    if annotations is not None:
+        files = _of_annotations(source, annotations, findings)
+    elif source.is_dir():
+        wanted = class_names if class_map is None else [name for name, target in class_map.items() if target]
+        files = list(_of_folders(source, wanted, class_map, findings))
+    elif source.suffix == ".csv":
+        files = _of_csv(source, findings)
+    else:
+        files = [LabelledFile(row["image"], row["class_name"], row.get("group")) for row in load_datalist(source)]
+    if class_map is not None:
+        files = _mapped(files, class_map, source, findings)
+    files = [file for file in files if class_names is None or file.class_name in class_names]
+    return sorted(files, key=lambda file: (file.class_name, file.path)) if class_map is not None else files
+
+
+def _of_folders(
+    source: Path, wanted: Sequence[str] | None, class_map: ClassMap | None, findings: list[Finding]
+) -> Iterator[LabelledFile]:
+    folders = _class_folders(source, wanted, findings)
+    for folder in folders:
+        found = False
+        for path in _image_paths(folder, source, findings):
+            found = True
+            yield LabelledFile(path, folder.name)
+        if not found:
+            name = folder.relative_to(source).as_posix()
+            findings.append(Finding("error", name, "is a class folder without images. Fill it or remove it."))
+    for stray in sorted(source.iterdir()):
+        if stray.is_file() and is_image_name(stray) and not stray.name.startswith("."):
+            findings.append(Finding("warning", stray.name, "lies outside the class folders and is not used."))
+    if class_map is not None:
+        for folder in sorted({other for one in folders for other in one.parent.iterdir() if other.is_dir()}):
+            if folder.name not in class_map and not _is_hidden(folder.name):
+                findings.append(Finding("warning", folder.name, "is not in the class map and is left out."))
+
+
+def _class_folders(source: Path, wanted: Sequence[str] | None, findings: list[Finding]) -> list[Path]:
+    """The folders directly below, or those with a wanted name at the smallest depth that has any."""
+    if wanted is None:
+        return sorted(path for path in source.iterdir() if path.is_dir() and not _is_hidden(path.name))
+    places: dict[str, list[Path]] = defaultdict(list)
+    for root, dirs, _ in os.walk(source):
+        depth = len(Path(root).relative_to(source).parts)
+        for name in [name for name in sorted(dirs) if name in wanted]:
+            places[name].append(Path(root, name))
+        dirs[:] = [] if depth + 1 >= DEPTH else [d for d in sorted(dirs) if d not in wanted and not _is_hidden(d)]
+    for name, folders in places.items():
+        if len(folders) > 1:
+            message = f"is a class folder in several places: {', '.join(map(str, folders))}. Name one's parent folder."
+            findings.append(Finding("error", name, message))
+    return sorted(folders[0] for folders in places.values())
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def _image_paths(folder: Path, source: Path, findings: list[Finding]) -> Iterator[str]:
+    for root, dirs, files in os.walk(folder):
+        dirs[:] = sorted(name for name in dirs if not _is_hidden(name))
+        for name in sorted(files):
+            if name.startswith(".") or not is_image_name(name):
+                continue
+            path = os.path.join(root, name)
+            if os.path.islink(path) and source.resolve() not in Path(path).resolve().parents:
+                message = f"is a link to {Path(path).resolve()}, outside the folder. Copy the file into the folder."
+                findings.append(Finding("error", os.path.relpath(path, source), message))
+                continue
+            yield path
+
+
+def _of_csv(source: Path, findings: list[Finding]) -> list[LabelledFile]:
+    with open(source, newline="", encoding="utf-8-sig") as file:
+        rows = list(csv.DictReader(file))
+    columns = set(rows[0]) if rows else set()
+    class_column = "class_name" if "class_name" in columns else "label"
+    if not {"image", class_column} <= columns:
+        message = f"needs the columns image and class_name (or label), found {sorted(columns)}."
+        findings.append(Finding("error", str(source), message))
+        return []
+    folder = str(source.parent.resolve())
+    return [
+        LabelledFile(os.path.join(folder, row["image"]), row[class_column], row.get("group") or None) for row in rows
+    ]
+
+
+def _of_annotations(source: Path, annotations: str, findings: list[Finding]) -> list[LabelledFile]:
+    table = source / annotations
+    if not table.is_file():
+        message = f"is not in {source}. It names the class of each image; name it with --annotations, or none."
+        findings.append(Finding("error", annotations, message))
+        return []
+    rows = read_annotations(table)
+    folder = _folder_of(source, rows)
+    files, lost = [], []
+    for name, class_name in rows:
+        path = os.path.join(folder, name)
+        if os.path.isfile(path):
+            files.append(LabelledFile(path, class_name))
+        else:
+            lost.append(name)
+    for name in lost[:SHOWN]:
+        message = f"stands in {annotations} but is not there ({len(lost)} such files). Is the download complete?"
+        findings.append(Finding("error", name, message))
+    return files
+
+
+def read_annotations(path: Path) -> list[tuple[str, str]]:
+    """Image and class of each line: the first two columns of a table with commas or blanks, a heading or none.
+
+    Raises:
+        ValueError: for a line with fewer than two columns; names it.
+    """
+    rows = []
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
+        cells = [cell.strip().strip('"') for cell in (line.split(",") if "," in line else line.split())]
+        if not line.strip() or (number == 1 and not is_image_name(cells[0])):
+            continue
+        if len(cells) < 2:
+            raise ValueError(f"{path}, line {number}, is {line!r}. A line names an image and its class.")
+        rows.append((cells[0].replace("\\", "/"), cells[1]))
+    return rows
+
+
+def _folder_of(source: Path, rows: Sequence[tuple[str, str]]) -> str:
+    """The folder below that the names in a table are relative to: the first that holds one of the first images."""
+    for root, dirs, _ in os.walk(source):
+        dirs[:] = sorted(name for name in dirs if not _is_hidden(name))
+        if any(os.path.isfile(os.path.join(root, name)) for name, _ in rows[:SHOWN]):
+            return root
+        if len(Path(root).relative_to(source).parts) + 1 >= DEPTH:
+            dirs[:] = []
+    return str(source)
+
+
+def _mapped(
+    files: Sequence[LabelledFile], class_map: ClassMap, source: Path, findings: list[Finding]
+) -> list[LabelledFile]:
+    found = {file.class_name for file in files}
+    for name, target in class_map.items():
+        if target and name not in found:
+            others = [other for other, to in class_map.items() if to == target and other in found]
+            level = "warning" if others else "error"
+            message = f"is in the class map, for {target!r}, but {source} has no image of it."
+            findings.append(Finding(level, name, message))
+    return [replace(file, class_name=str(target)) for file in files if (target := class_map.get(file.class_name))]
