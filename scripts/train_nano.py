@@ -4,8 +4,9 @@
     python scripts/train_nano.py --work_dir nano_work --stage unet   # one stage
 
 The stages are `data` (phantoms are drawn), `vae` (autoencoder), `latents` (every phantom is encoded once), `unet`
-(denoiser and text encoder together), `gamut` (the autoencoder learns all colors), `encoder` (features of images) and
-two that write half-precision safetensors into `monai_synth/assets`: `export` and `export_encoder`. Every stage keeps
+(denoiser and text encoder together), `gamut` (the autoencoder learns all colors), `encoder` (features of images),
+`clip` (images and captions) and three that write half-precision safetensors into `monai_synth/assets`: `export`,
+`export_encoder` and `export_clip`. Every stage keeps
 a checkpoint and goes on from it; a log line every 50 steps goes to `log_<stage>.csv`.
 """
 
@@ -17,11 +18,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from nano_training.clip import export_clip, train_clip
 from nano_training.diffusion import encode_latents, export, train_autoencoder, train_denoiser, train_gamut
 from nano_training.encoder import export_encoder, train_encoder
 from nano_training.phantoms import draw_data
 
-STAGES = ("data", "vae", "latents", "unet", "gamut", "encoder", "export", "export_encoder")
+STAGES = ("data", "vae", "latents", "unet", "gamut", "encoder", "clip", "export", "export_encoder", "export_clip")
 
 
 def main() -> None:
@@ -33,7 +35,8 @@ def main() -> None:
     parser.add_argument("--vae_steps", type=int, default=2000)
     parser.add_argument("--unet_steps", type=int, default=7000)
     parser.add_argument("--gamut_steps", type=int, default=800)
-    parser.add_argument("--encoder_steps", type=int, default=900)
+    parser.add_argument("--encoder_steps", type=int, default=2400)
+    parser.add_argument("--clip_steps", type=int, default=2000)
     parser.add_argument("--batch_size", type=int, default=32, help="of the denoiser")
     parser.add_argument("--threads", type=int, default=2, help="threads of the training, processes of the drawing")
     parser.add_argument("--device", default="cpu")
@@ -51,8 +54,10 @@ def main() -> None:
         "unet": lambda: train_denoiser(args.work_dir, args.unet_steps, args.batch_size, device),
         "gamut": lambda: train_gamut(args.work_dir, args.gamut_steps, device),
         "encoder": lambda: train_encoder(args.work_dir, args.encoder_steps, 2 * args.batch_size, device),
+        "clip": lambda: train_clip(args.work_dir, args.clip_steps, 2 * args.batch_size, device),
         "export": lambda: export(args.work_dir, args.output_dir / "nano"),
         "export_encoder": lambda: export_encoder(args.work_dir, args.output_dir / "nano_encoder"),
+        "export_clip": lambda: export_clip(args.work_dir, args.output_dir / "nano_clip"),
     }
     for name, stage in stages.items():
         if args.stage in ("all", name):

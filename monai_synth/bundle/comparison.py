@@ -86,6 +86,7 @@ def publish_model(
     class_names: list[str],
     classifier: str,
     classifier_size: int,
+    normalize_stain: str = "none",
 ) -> None:
     """Puts a trained classifier where the bundle keeps its model, with what inference must know of it beside it.
 
@@ -98,6 +99,7 @@ def publish_model(
         class_names: in the order of the labels.
         classifier: its name in this run.
         classifier_size: pixels that it sees.
+        normalize_stain: what was done to its images, see `NormalizeStain`.
     """
     network.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True))
     deploy: Any = getattr(network, "deployed", None)
@@ -107,7 +109,8 @@ def publish_model(
             torch.save({key: value.cpu() for key, value in published.state_dict().items()}, temporary)
         else:
             shutil.copyfile(checkpoint, temporary)
-    known = {"class_names": class_names, "classifier": classifier, "classifier_size": classifier_size}
+    known: dict[str, Any] = {"class_names": class_names, "classifier": classifier, "classifier_size": classifier_size}
+    known["normalize_stain"] = normalize_stain
     if hasattr(published, "describe"):  # a network of the user's own has to be named in inference.json as well
         known["architecture"] = published.describe()
     write_json(Path(model_path).with_suffix(".json"), known)
@@ -144,7 +147,7 @@ def model_setting(model_path: str, name: str, default: Any) -> Any:
 
     Args:
         model_path: of the model.
-        name: "class_names", "classifier", "classifier_size" or "architecture".
+        name: "class_names", "classifier", "classifier_size", "normalize_stain" or "architecture".
         default: what the bundle says.
     """
     path = Path(model_path).with_suffix(".json")

@@ -18,6 +18,7 @@ from ..data.mixing import MIXING
 from ..data.prompts import check_attributes
 from ..data.records import Record
 from ..metrics.filters import FILTERS
+from ..transforms.macenko import METHODS
 from ..utils.io import read_json
 from .classifier_check import check_classifier
 from .session import digest, plain_settings
@@ -66,6 +67,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "adapter_scope": ("dataset", "class", "none"),
     "mixing": MIXING,
     "filter": tuple(FILTERS),
+    "normalize_stain": METHODS,
     "amp": (None, "bfloat16", "float16"),
     "variant": (None, "fp16"),
     "lora_init": ("gaussian", "kaiming", "pissa"),

@@ -17,7 +17,9 @@ FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "
 
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
-EMBEDDED = {"nano": ASSETS / "nano_encoder"}  # trained on phantoms alone
+NANO_CLIP = "nano-clip"  # its name in open_clip as well
+# trained on phantoms alone
+EMBEDDED = {"nano": ASSETS / "nano_encoder", NANO_CLIP: ASSETS / "nano_clip"}
 
 
 def find_weights(name: str | Path) -> Path:
@@ -25,7 +27,8 @@ def find_weights(name: str | Path) -> Path:
 
     Args:
         name: a safetensors file, a folder as open_clip and timm write them (their `local-dir:`), a hub id
-            "owner/model", with "@revision" when one is pinned, or "nano" for the embedded weights of regnetx_002.
+            "owner/model", with "@revision" when one is pinned, or "nano" and "nano-clip" for the embedded weights of regnetx_002
+            and of the small CLIP.
 
     Raises:
         FileNotFoundError: when there is no such file, or none in the folder.
@@ -43,7 +46,7 @@ def find_weights(name: str | Path) -> Path:
         return _from_hub(str(name))
     raise FileNotFoundError(
         f"There is no checkpoint {path}. Name a safetensors file, a folder that holds one, a hub id "
-        "'owner/model', or nano for the embedded weights of regnetx_002."
+        "'owner/model', or one of the embedded ones: nano (of regnetx_002), nano-clip."
     )
 
 

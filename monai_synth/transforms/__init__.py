@@ -2,6 +2,7 @@
 
 from .color import RandHSVJitterd, RandJPEGd, RandPolicyd
 from .latents import EncodeLatent, EncodeLatentd, EncodePromptd, RandLatentView, RandLatentViewd
+from .macenko import NormalizeStain, NormalizeStaind, normalize_stain, tissue_share
 from .prompts import PromptFromClass, PromptFromClassd
 from .stain import RandStainJitter, RandStainJitterd
 from .tile import LoadTile, LoadTiled, ResizeCrop, ResizeCropd
@@ -13,6 +14,8 @@ __all__ = [
     "EncodePromptd",
     "LoadTile",
     "LoadTiled",
+    "NormalizeStain",
+    "NormalizeStaind",
     "PromptFromClass",
     "PromptFromClassd",
     "RandHSVJitterd",
@@ -26,4 +29,6 @@ __all__ = [
     "ResizeCropd",
     "SelectViewd",
     "dihedral_views",
+    "normalize_stain",
+    "tissue_share",
 ]

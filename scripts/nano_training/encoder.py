@@ -1,4 +1,4 @@
-"""The nano encoder: a small timm network that tells phantoms apart whatever their stain."""
+"""The nano encoder: a small timm network that tells phantoms apart whatever their stain, and knows their colors too."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from .phantoms import CLASS_NAMES, IMAGE_SIZE, Phantoms, recolor
 logger = logging.getLogger(__name__)
 ARCHITECTURE = "regnetx_002"
 TEMPERATURE = 0.2
+COLORS = 4  # steps of each channel in the color histograms
 
 
 def build_encoder() -> nn.Module:
@@ -28,13 +29,14 @@ def build_encoder() -> nn.Module:
 
 
 def build_heads(width: int) -> nn.ModuleDict:
-    """What is trained with the encoder and then left out: a classifier of phantoms and a projection."""
+    """What is trained with the encoder and then left out: a classifier of phantoms, a projection, and colors."""
     project = nn.Sequential(nn.Linear(width, 256), nn.BatchNorm1d(256), nn.ReLU(), nn.Linear(256, 128))
-    return nn.ModuleDict({"classes": nn.Linear(width, len(CLASS_NAMES)), "project": project})
+    classes, colors = nn.Linear(width, len(CLASS_NAMES)), nn.Linear(width, COLORS**3)
+    return nn.ModuleDict({"classes": classes, "project": project, "colors": colors})
 
 
 def views(images: Tensor, rng: np.random.Generator, generator: torch.Generator) -> Tensor:
-    """The images under another frame, turn, light, stain, focus and noise, shape (B, 3, 128, 128), in [0, 1].
+    """The images under another frame, turn, focus and noise, shape (B, 3, 128, 128), in [0, 1].
 
     Args:
         images: shape (B, 3, 128, 128), in [0, 1].
@@ -47,13 +49,39 @@ def views(images: Tensor, rng: np.random.Generator, generator: torch.Generator) 
     images = F.interpolate(images, (IMAGE_SIZE, IMAGE_SIZE), mode="bilinear", antialias=True, align_corners=False)
     images = torch.rot90(images, int(rng.integers(4)), (2, 3))
     images = images.flip(3) if rng.random() < 0.5 else images
-    images = recolor(images.clamp(0, 1), generator, spread=2.0)
     if rng.random() < 0.5:
         coarse = int(rng.integers(48, IMAGE_SIZE))
         images = F.interpolate(images, (coarse, coarse), mode="bilinear", antialias=True, align_corners=False)
         images = F.interpolate(images, (IMAGE_SIZE, IMAGE_SIZE), mode="bilinear", align_corners=False)
     noise = 0.04 * torch.rand(len(images), 1, 1, 1, generator=generator)
     return (images + noise * torch.randn(images.shape, generator=generator)).clamp(0, 1)
+
+
+def stains(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """The images twice under another light and stain: one half in nearly the same, one half in two quite different.
+
+    Which of two views belong together is then told by the tissue, and by its color where that can be trusted.
+
+    Args:
+        images: shape (B, 3, H, W), in [0, 1].
+        generator: source of the draw.
+    """
+    near = recolor(images, generator, spread=2.0)
+    first, second = recolor(near, generator, spread=0.3), recolor(near, generator, spread=0.3)
+    half = torch.arange(len(images)).view(-1, 1, 1, 1) % 2 == 0
+    return first, torch.where(half, second, recolor(images, generator, spread=2.0))
+
+
+def color_histograms(images: Tensor) -> Tensor:
+    """Square roots of the shares of 64 colors, shape (B, 64), of length 1.
+
+    Args:
+        images: shape (B, 3, H, W), in [0, 1].
+    """
+    steps = (images * COLORS).long().clamp(max=COLORS - 1)
+    codes = (steps[:, 0] * COLORS + steps[:, 1]) * COLORS + steps[:, 2]
+    counts = torch.stack([torch.bincount(code.flatten(), minlength=COLORS**3) for code in codes])
+    return (counts / codes[0].numel()).sqrt()
 
 
 def contrast(a: Tensor, b: Tensor) -> Tensor:
@@ -69,7 +97,7 @@ def contrast(a: Tensor, b: Tensor) -> Tensor:
 
 
 def train_encoder(work_dir: Path, steps: int, batch_size: int, device: torch.device) -> None:
-    """Trains the encoder: the class of each phantom, and which two views show the same one."""
+    """Trains the encoder: the class of each phantom, which two views show the same one, and the colors of each view."""
     phantoms = Phantoms(work_dir)
     labels = torch.tensor([CLASS_NAMES.index(row["class_name"]) for row in phantoms.rows])
     encoder = build_encoder().to(device)
@@ -80,14 +108,19 @@ def train_encoder(work_dir: Path, steps: int, batch_size: int, device: torch.dev
         rng, generator = np.random.default_rng([3, step]), torch.Generator().manual_seed(step)
         indices = rng.integers(len(phantoms), size=batch_size)
         images, truth = phantoms.batch(indices), labels[indices].to(device)
-        pair = torch.cat([views(images, rng, generator), views(images, rng, generator)]).to(device)
+        first, second = stains(images, generator)
+        pair = torch.cat([views(first, rng, generator), views(second, rng, generator)])
+        histograms, pair = color_histograms(pair).to(device), pair.to(device)
         with torch.autocast(device.type, torch.bfloat16):
             features = encoder(pair * 2 - 1)
             said = heads["classes"](features).float()
-            first, second = heads["project"](features).float().chunk(2)
-        supervised, own = smooth(said, truth.repeat(2)), contrast(first, second)
+            colors = heads["colors"](features).float()
+            one, other = heads["project"](features).float().chunk(2)
+        supervised, own = smooth(said, truth.repeat(2)), contrast(one, other)
+        colored = 1 - F.cosine_similarity(colors, histograms).mean()
         right = (said.argmax(dim=1) == truth.repeat(2)).float().mean()
-        return {"loss": supervised + 0.5 * own, "supervised": supervised, "contrast": own, "accuracy": right}
+        parts = {"supervised": supervised, "contrast": own, "colors": colored, "accuracy": right}
+        return {"loss": supervised + 0.5 * own + 2 * colored, **parts}
 
     train(work_dir, "encoder", {"encoder": encoder, "heads": heads}, loss_of, steps, 2e-3, 0.998)
 

@@ -1,0 +1,107 @@
+"""Times the fine-tuning, the generation and the reading of images beside the way of today's scripts, in one table each.
+
+    python scripts/benchmark.py                                 # the nano base on the CPU
+    python scripts/benchmark.py --shape sd21 --device cuda      # random weights in the shapes of Stable Diffusion 2.1
+
+All ways of a table run in turns, so that a busy machine slows them alike; the figures are medians, and what counts are
+the ratios. Pictures are judged by the unbiased KID of the nano encoder against phantoms that nobody trained on, the
+same noise for every way, so that no speed is bought with a loss that is not told. Random weights have no quality.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import platform
+import resource
+import tempfile
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+
+import torch
+from benchmarks.fine_tuning import benchmark_fine_tuning, train_adapter
+from benchmarks.generation import Setting, benchmark_generation, features_of
+from benchmarks.reading import benchmark_reading
+from benchmarks.shapes import SHAPES, write_random_base
+
+from monai_synth.data import prompts_of
+from monai_synth.data.phantom import PHANTOM_SETS, write_phantoms
+from monai_synth.networks import FeatureEncoder
+from monai_synth.networks.base_models import resolve_base_model
+
+PARTS = ("fine_tuning", "generation", "reading")
+
+
+def machine(device: torch.device) -> str:
+    """Processor or GPU, threads, versions and the date."""
+    text = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    names = [line.split(":", 1)[1].strip() for line in text.splitlines() if line.startswith("model name")]
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else (names or [platform.processor()])[0]
+    threads = f"{torch.get_num_threads()} threads of {os.cpu_count()} cores"
+    return f"{name}, {threads}, torch {torch.__version__}, {date.today().isoformat()}"
+
+
+def peak_memory(device: torch.device) -> str:
+    """The most memory that this process has had."""
+    host = f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10:.0f} MB of host memory"
+    if device.type != "cuda":
+        return host
+    return f"{host}, {torch.cuda.max_memory_allocated(device) / 2**20:.0f} MB of the GPU's"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--base_model", default="nano", help="name or folder of a Stable Diffusion 1.x or 2.x")
+    parser.add_argument("--shape", choices=sorted(SHAPES), help="random weights of these shapes in its place")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--size", type=int, help="pixels; 128 for nano, 512 for the others")
+    parser.add_argument("--repeats", type=int, default=3, help="rounds of the timing")
+    parser.add_argument("--shots", type=int, default=16, help="images of each class that are trained on")
+    parser.add_argument("--adapter_steps", type=int, default=100, help="of the adapter that is drawn with")
+    parser.add_argument("--images_per_class", type=int, default=100, help="that are judged")
+    parser.add_argument("--interval", type=float, nargs=2, default=(0.28, 5.42), help="sigma at which guidance acts")
+    parser.add_argument("--classifier", default="regnetx_002")
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.ERROR)
+    torch.set_num_threads(options.threads)
+    device = torch.device(options.device)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        parser.error("--device is cuda, but torch sees no GPU here. Leave it out to run on the CPU.")
+    size = options.size or (128 if options.base_model == "nano" and not options.shape else 512)
+    print(f"{machine(device)}\n", flush=True)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        base = (
+            write_random_base(options.shape, folder / "base")
+            if options.shape
+            else resolve_base_model(options.base_model)
+        )
+        classes = PHANTOM_SETS["colon"]
+        prompts = prompts_of(classes, {}, "H&E histopathology, {phrase}")
+        images = write_phantoms(folder / "shots", classes, options.shots, options.shots, min(size, 512), seed=1)
+        paths = [(path, prompts[path.parent.name]) for path in sorted(images.rglob("*.png"))]
+        if "fine_tuning" in options.parts:
+            print(benchmark_fine_tuning(base, device, paths, size, 5, options.repeats), flush=True)
+        if "generation" in options.parts:
+            train_adapter(base, device, paths, size, options.adapter_steps, folder / "adapter")
+            setting = Setting(base, folder / "adapter", prompts, size, device, folder / "drawn")
+            real = None
+            if not options.shape:
+                held_out = write_phantoms(folder / "held_out", classes, 300, 300, min(size, 512), seed=2)
+                encoder = FeatureEncoder("nano")
+                real = {name: features_of(sorted((held_out / name).glob("*.png")), encoder) for name in classes}
+            interval = tuple(options.interval)
+            print(benchmark_generation(setting, options.images_per_class, options.repeats, interval, real), flush=True)
+        if "reading" in options.parts:
+            many = write_phantoms(folder / "many", classes, 200, 20, size, seed=3)
+            files = sorted(many.rglob("*.png"))
+            print(benchmark_reading(files, many, options.classifier, size, device, options.repeats), flush=True)
+    print(f"Peak memory: {peak_memory(device)}.")
+
+
+if __name__ == "__main__":
+    main()
