@@ -1,4 +1,4 @@
-"""Command line: `python -m monai_synth` with `check`, `phantoms`, `new_bundle`, `report`, `export` or `import`."""
+"""Command line: `python -m monai_synth` with `check`, `phantoms`, `tile`, `new_bundle`, `report`, `export`, `import`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     _add_check(commands)
     _add_phantoms(commands)
+    _add_tile(commands)
     _add_new_bundle(commands)
     _add_report(commands)
     _add_export(commands)
@@ -73,6 +74,34 @@ def _phantoms(options: argparse.Namespace) -> int:
         options.seed,
     )
     print(f"Wrote {options.images_per_class} phantoms of each class of {options.phantom_set} to {folder}.")
+    return 0
+
+
+def _add_tile(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser("tile", help="cuts annotated whole-slide images into class tiles")
+    parser.add_argument("source", help="folder of slides, each with a NAME.geojson of QuPath, or with a slides.csv")
+    parser.add_argument("output_dir", help="is made; must not exist")
+    parser.add_argument("--size", type=int, default=224, help="side of a tile in pixels")
+    parser.add_argument("--level", type=int, default=0, help="of the pyramid, 0 is the finest")
+    parser.add_argument("--pixel_size_um", type=float, help="micrometers per pixel, in place of the level")
+    parser.add_argument("--step", type=int, help="pixels between tiles; without it they do not overlap")
+    parser.add_argument("--min_tissue", type=float, default=0.5, help="share of a tile that must be tissue")
+    parser.add_argument("--min_inside", type=float, default=0.75, help="share that must lie in a region of the class")
+    parser.add_argument("--max_per_class", type=int, help="most tiles of a class from one slide")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--backend", help="cucim, openslide or tifffile; without it the first that is installed")
+    parser.set_defaults(run=_tile)
+
+
+def _tile(options: argparse.Namespace) -> int:
+    from dataclasses import fields
+
+    from .data.tiles import TilePlan, cut_tiles
+
+    plan = TilePlan(**{field.name: getattr(options, field.name) for field in fields(TilePlan)})
+    counts = cut_tiles(options.source, options.output_dir, plan, options.backend)
+    print(f"Wrote {options.output_dir}: {', '.join(f'{name} {count}' for name, count in counts.items())}.")
+    print(f"Then: python -m monai_synth check {options.output_dir}")
     return 0
 
 

@@ -27,8 +27,8 @@ def find_weights(name: str | Path) -> Path:
 
     Args:
         name: a safetensors file, a folder as open_clip and timm write them (their `local-dir:`), a hub id
-            "owner/model", with "@revision" when one is pinned, or "nano" and "nano-clip" for the embedded weights of regnetx_002
-            and of the small CLIP.
+            "owner/model", with "@revision" when one is pinned, or "nano" and "nano-clip" for the embedded weights of
+            regnetx_002 and of the small CLIP.
 
     Raises:
         FileNotFoundError: when there is no such file, or none in the folder.

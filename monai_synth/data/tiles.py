@@ -1,0 +1,312 @@
+"""Class tiles from annotated whole-slide images."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import math
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.data import WSIReader
+from PIL import Image, ImageDraw
+from tqdm import tqdm
+
+from ..transforms.macenko import tissue_share
+from ..utils.io import write_json
+
+logger = logging.getLogger(__name__)
+
+BACKENDS = {"cucim": "cucim", "openslide": "openslide", "tifffile": "tifffile"}  # module of each, the fastest first
+SUFFIXES = (".svs", ".tif", ".tiff", ".ndpi", ".scn", ".mrxs", ".vms", ".bif")
+LABELS = "slides.csv"
+MASK_PIXELS = 16  # pixels of a class mask along a tile's side
+MPP_TOLERANCE = 0.2  # relative
+Polygon = list[tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class TilePlan:
+    """How tiles are cut.
+
+    Args:
+        size: side of a tile in pixels of its level.
+        level: of the slide's pyramid, 0 is the finest.
+        pixel_size_um: micrometers per pixel; the level that has it, within a fifth, is taken in place of `level`.
+        step: pixels between the corners of neighboring tiles; None is `size`, without overlap.
+        min_tissue: smallest share of a tile that must be tissue.
+        min_inside: smallest share of a tile that must lie in a region of its class.
+        max_per_class: most tiles of a class from one slide, drawn at random; None takes all.
+        seed: of that draw.
+    """
+
+    size: int = 224
+    level: int = 0
+    pixel_size_um: float | None = None
+    step: int | None = None
+    min_tissue: float = 0.5
+    min_inside: float = 0.75
+    max_per_class: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, low in (("size", 32), ("level", 0), ("step", 1), ("max_per_class", 1)):
+            value = getattr(self, name)
+            if value is not None and value < low:
+                raise ValueError(f"{name} is {value}; it must be {low} or more.")
+        for name in ("min_tissue", "min_inside"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must lie between 0 and 1.")
+
+
+def cut_tiles(source: str | Path, output_dir: str | Path, plan: TilePlan, backend: str | None = None) -> dict[str, int]:
+    """Cuts the slides of a folder into a folder of class folders that every bundle reads.
+
+    A slide's classes come from `NAME.geojson` beside it, as QuPath exports annotations (polygons in pixels of the
+    finest level, class in properties.classification.name), or from `slides.csv` (slide, class_name), which gives a
+    whole slide one class. `groups.csv` names the slide of each tile, so that no split tears one apart.
+
+    Args:
+        source: folder of slides.
+        output_dir: is made when all tiles are cut, and not before.
+        plan: how tiles are cut.
+        backend: of MONAI's `WSIReader`; None takes the first of cucim, openslide and tifffile that is installed.
+
+    Returns:
+        Number of tiles of each class.
+
+    Raises:
+        FileExistsError: when the output folder exists.
+        FileNotFoundError: when there are no slides, or one has no annotation.
+        ModuleNotFoundError: when the backend is not installed.
+        ValueError: for a slide without the level or the pixel size, or annotations that cannot be read.
+    """
+    source, output_dir = Path(source), Path(output_dir)
+    if output_dir.exists():
+        raise FileExistsError(f"{output_dir} exists. Name another folder, or remove that one.")
+    slides = find_slides(source)
+    regions = {slide: regions_of(slide, read_labels(source / LABELS)) for slide in slides}
+    reader = build_reader(backend)
+    part = output_dir.with_name(f".{output_dir.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    rows: list[tuple[str, str]] = []
+    counts: Counter[str] = Counter()
+    for slide in tqdm(slides, desc="cutting slides", unit="slide"):
+        for class_name, name, tile in tiles_of(slide, regions[slide], reader, plan):
+            path = part / class_name / f"{slide.stem}_{name}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(tile).save(path, compress_level=1)
+            rows.append((f"{class_name}/{path.name}", slide.stem))
+            counts[class_name] += 1
+    if not rows:
+        raise ValueError(
+            f"No tile of {len(slides)} slides has {plan.min_tissue:.0%} tissue and lies {plan.min_inside:.0%} inside a "
+            "region. Lower min_tissue or min_inside, or cut smaller tiles."
+        )
+    with open(part / "groups.csv", "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("image", "group"), *rows])
+    write_json(part / "tiles.json", {"source": str(source), "backend": reader.backend, "plan": asdict(plan)})
+    os.replace(part, output_dir)
+    return dict(sorted(counts.items()))
+
+
+def find_slides(source: Path) -> list[Path]:
+    """The slides of a folder, sorted.
+
+    Raises:
+        FileNotFoundError: when there are none.
+        ValueError: when two have the same name but for their ending.
+    """
+    slides = sorted(path for path in source.glob("*") if path.suffix.lower() in SUFFIXES)
+    if not slides:
+        raise FileNotFoundError(f"There are no slides in {source}. Slides end in {', '.join(SUFFIXES)}.")
+    twice = [name for name, count in Counter(path.stem for path in slides).items() if count > 1]
+    if twice:
+        raise ValueError(f"{source} has several slides called {twice[0]}; their tiles could not be told apart.")
+    return slides
+
+
+def read_labels(path: Path) -> dict[str, str]:
+    """Class of whole slides by name, from a CSV with the columns slide and class_name; empty when there is none."""
+    if not path.is_file():
+        return {}
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        rows = list(csv.DictReader(file))
+    if not rows or not {"slide", "class_name"} <= set(rows[0]):
+        raise ValueError(f"{path} needs the columns slide and class_name, found {sorted(rows[0]) if rows else []}.")
+    return {Path(row["slide"]).stem: row["class_name"] for row in rows}
+
+
+def regions_of(slide: Path, labels: Mapping[str, str]) -> dict[str, list[Polygon]] | str:
+    """The regions of each class in pixels of the finest level, or the one class of the whole slide.
+
+    Raises:
+        FileNotFoundError: when nobody has said anything of the slide.
+        ValueError: for a file that is no GeoJSON with classes.
+    """
+    path = slide.with_suffix(".geojson")
+    if not path.is_file():
+        if slide.stem in labels:
+            return labels[slide.stem]
+        raise FileNotFoundError(
+            f"{slide.name} has no class: there is no {path.name} beside it (QuPath: File, Export objects as GeoJSON), "
+            f"and no line in {LABELS} (slide,class_name)."
+        )
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        features = content["features"] if isinstance(content, dict) else content
+        regions: dict[str, list[Polygon]] = {}
+        for feature in features:
+            name = str(feature["properties"]["classification"]["name"])
+            regions.setdefault(name, []).extend(_outlines(feature["geometry"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path} is not what QuPath exports: every feature needs a polygon and properties.classification.name "
+            f"({type(error).__name__}: {error})."
+        ) from error
+    if not regions:
+        raise ValueError(
+            f"{path} has no region. Annotate the slide, or remove the file and name its class in {LABELS}."
+        )
+    return regions
+
+
+def _outlines(geometry: Mapping[str, Any]) -> list[Polygon]:
+    polygons = {"Polygon": [geometry["coordinates"]], "MultiPolygon": geometry["coordinates"]}.get(geometry["type"])
+    if polygons is None:
+        raise ValueError(f"a {geometry['type']} is no area")
+    return [[(float(x), float(y)) for x, y, *_ in polygon[0]] for polygon in polygons]
+
+
+def build_reader(backend: str | None) -> Any:
+    """MONAI's reader with a backend that is installed.
+
+    Raises:
+        ValueError: for an unknown backend.
+        ModuleNotFoundError: when it, or every one, is missing.
+    """
+    if backend is not None and backend not in BACKENDS:
+        raise ValueError(f"There is no backend {backend!r}. Choose one of {', '.join(BACKENDS)}.")
+    wanted = [backend] if backend else list(BACKENDS)
+    for name in wanted:
+        if find_spec(BACKENDS[name]) is not None:
+            return WSIReader(backend=name)
+    raise ModuleNotFoundError(
+        f"Slides need {' or '.join(wanted)}, which is not installed: pip install -e \".[slides]\" brings tifffile and "
+        "OpenSlide."
+    )
+
+
+def level_of(slide: Path, reader: Any, wsi: Any, plan: TilePlan) -> int:
+    """The level that tiles are cut from.
+
+    Raises:
+        ValueError: when the slide does not have it; says what it has.
+    """
+    count = reader.get_level_count(wsi)
+    if plan.pixel_size_um is None:
+        if plan.level >= count:
+            raise ValueError(f"{slide.name} has the levels 0 to {count - 1}, but level={plan.level} is asked for.")
+        return plan.level
+    wanted = plan.pixel_size_um
+    sizes = [float(np.mean(reader.get_mpp(wsi, level))) for level in range(count)]
+    best = min(range(count), key=lambda level: abs(math.log(sizes[level] / wanted)))
+    if abs(sizes[best] / wanted - 1) > MPP_TOLERANCE:
+        raise ValueError(
+            f"{slide.name} has no level of {wanted} micrometers per pixel; its levels have "
+            f"{', '.join(f'{size:.3g}' for size in sizes)}."
+        )
+    return best
+
+
+def tiles_of(
+    slide: Path, regions: Mapping[str, Sequence[Polygon]] | str, reader: Any, plan: TilePlan
+) -> Iterator[tuple[str, str, np.ndarray]]:
+    """Class, name and pixels (size, size, 3) of each tile of a slide; the name has its corner on the finest level."""
+    wsi = reader.read(str(slide))
+    level = level_of(slide, reader, wsi, plan)
+    ratio = reader.get_downsample_ratio(wsi, level)
+    height, width = reader.get_size(wsi, level)
+    read = _region_reader(reader, wsi, level, slide)
+    for class_name, corners in places_of(regions, height, width, ratio, plan).items():
+        taken = 0
+        for top, left in corners:
+            tile = read(top, left, plan.size)
+            if tissue_share(torch.from_numpy(tile.transpose(2, 0, 1).copy()) / 255) < plan.min_tissue:
+                continue
+            yield class_name, f"{round(left * ratio)}_{round(top * ratio)}", tile
+            taken += 1
+            if taken == plan.max_per_class:
+                break
+
+
+def places_of(
+    regions: Mapping[str, Sequence[Polygon]] | str, height: int, width: int, ratio: float, plan: TilePlan
+) -> dict[str, list[tuple[int, int]]]:
+    """Corners (top, left) of the tiles of each class in pixels of the level, in random order when some are left out.
+
+    Args:
+        regions: of each class, in pixels of the finest level, or the class of all.
+        height: of the level.
+        width: of the level.
+        ratio: pixels of the finest level per pixel of this one.
+        plan: how tiles are cut.
+    """
+    step = plan.step or plan.size
+    grid = [
+        (top, left) for top in range(0, height - plan.size + 1, step) for left in range(0, width - plan.size + 1, step)
+    ]
+    if isinstance(regions, str):
+        places = {regions: grid}
+    else:
+        cell = plan.size / MASK_PIXELS  # pixels of the level per pixel of a mask
+        places = {}
+        for class_name, polygons in regions.items():
+            mask = Image.new("1", (math.ceil(width / cell), math.ceil(height / cell)))
+            for polygon in polygons:
+                ImageDraw.Draw(mask).polygon([(x / ratio / cell, y / ratio / cell) for x, y in polygon], fill=1)
+            inside = np.asarray(mask)
+            places[class_name] = [
+                (top, left)
+                for top, left in grid
+                if inside[_span(top, cell), _span(left, cell)].mean() >= plan.min_inside
+            ]
+    if plan.max_per_class is not None:
+        rng = np.random.default_rng(plan.seed)
+        places = {name: [corners[i] for i in rng.permutation(len(corners))] for name, corners in places.items()}
+    return places
+
+
+def _span(start: int, cell: float) -> slice:
+    first = round(start / cell)
+    return slice(first, first + MASK_PIXELS)
+
+
+def _region_reader(reader: Any, wsi: Any, level: int, slide: Path) -> Any:
+    """A function that reads a square of a level, (size, size, 3) of 8 bits."""
+    ratio = reader.get_downsample_ratio(wsi, level)
+    if reader.backend != "tifffile":
+        return lambda top, left, size: _pixels(
+            reader.get_data(wsi, (round(top * ratio), round(left * ratio)), (size, size), level)[0]
+        )
+    height, width = reader.get_size(wsi, level)  # tifffile reads a whole level for every square, so once for all
+    if height * width > 2_000_000_000:
+        raise ValueError(
+            f"{slide.name} has {width} x {height} pixels at level {level}, and tifffile reads it whole. Install "
+            "OpenSlide (pip install openslide-python openslide-bin), or take a coarser level."
+        )
+    whole = _pixels(reader.get_data(wsi, level=level)[0])
+    return lambda top, left, size: whole[top : top + size, left : left + size]
+
+
+def _pixels(data: Any) -> np.ndarray:
+    return np.asarray(data, dtype=np.uint8).transpose(1, 2, 0)
