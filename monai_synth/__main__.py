@@ -1,4 +1,4 @@
-"""Command line: `python -m monai_synth` with `check`, `phantoms`, `tile`, `new_bundle`, `report`, `export`, `import`."""
+"""Command line `python -m monai_synth`: `check`, `phantoms`, `tile`, `new_bundle`, `report`, `export`, `import`."""
 
 from __future__ import annotations
 

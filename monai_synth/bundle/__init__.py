@@ -1,7 +1,7 @@
 """What the configs of a bundle call."""
 
 from .assessment import assess
-from .comparison import compare, model_setting, publish_model
+from .comparison import chosen_arm, compare, model_setting, publish_model
 from .filtering import filter_images
 from .privacy import audit, audited_records
 from .scopes import adapter_of, fine_tune, generate
@@ -17,6 +17,7 @@ __all__ = [
     "begin",
     "begin_inference",
     "bundle_root",
+    "chosen_arm",
     "compare",
     "filter_images",
     "fine_tune",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ from monai.bundle import ConfigWorkflow
 from torch import nn
 
 from ..data.records import class_names_of, load_datalist, select
+from ..metrics.statistics import Difference, paired_bootstrap
 from ..report.figures import draw_real_and_synthetic
+from ..report.study import read_predictions
 from ..report.tables import results_table
 from ..utils.io import atomic_path, read_json, write_json, write_text
 from .stages import execute, nested_workflow, required_workflow, stage_of
@@ -30,8 +33,9 @@ ARM_NAMES = {
 def compare() -> str:
     """Trains the baseline of the running config, evaluates both on the real test images, and gives the table.
 
-    The baseline is the same config with another mixing policy, and nothing else. A config whose `baseline` is empty, or
-    is its own mixing, is evaluated alone.
+    Which classifier is kept is decided by `choose_arm` on validation images. The baseline is the same config with
+    another mixing policy, and nothing else. A config whose `baseline` is empty, or is its own mixing, is evaluated
+    alone.
 
     Returns:
         The table that is also written to `results.txt`.
@@ -45,6 +49,7 @@ def compare() -> str:
         arms.insert(0, baseline)
     output_dir = Path(parser.get_parsed_content("output_dir"))
     table = results_table({arm_name(workflow, arm): evaluate_arm(workflow, arm) for arm in arms})
+    table += "\n\n" + choose_arm(workflow, arms, output_dir)
     external_dir = parser.get_parsed_content("external_dir")
     if external_dir is not None:
         folders = {arm_name(workflow, arm): evaluate_arm(workflow, arm, "external") for arm in arms}
@@ -52,6 +57,60 @@ def compare() -> str:
     write_text(output_dir / "results.txt", table + "\n")
     summarize(workflow, output_dir, table)
     return table
+
+
+def choose_arm(workflow: ConfigWorkflow, arms: Sequence[str], output_dir: Path) -> str:
+    """Chooses the classifier to keep on the real validation images, notes it in `choice.json`, and says so.
+
+    Synthetic images that do not carry what tells the classes apart do harm. The arm with synthetic images is kept only
+    where it does better than the baseline on images that neither was trained on; test images have no say.
+
+    Args:
+        workflow: the one that is running.
+        arms: mixing policies, the baseline first where there is one.
+        output_dir: of the run.
+    """
+    folders = [evaluate_arm(workflow, arm, "val") for arm in arms]
+    scores = [read_json(folder / "metrics.json") for folder in folders]
+    values = [score["balanced_accuracy"] for score in scores]
+    chosen = 1 if len(arms) > 1 and values[1] > values[0] else 0
+    names = [arm_name(workflow, arm) for arm in arms]
+    write_json(
+        output_dir / "choice.json",
+        {
+            "chosen": arms[chosen],
+            "folder": folders[chosen].parent.relative_to(output_dir).as_posix(),
+            "validation": dict(zip(arms, values)),
+            "num_images": scores[0]["num_images"],
+        },
+    )
+    if len(arms) == 1:
+        return f"Kept: the classifier of {names[0]}."
+    difference = difference_of_arms(folders[1], folders[0])
+    judged = (
+        f"On {scores[0]['num_images']} real validation images: {names[1]} {values[1]:.3f}, {names[0]} {values[0]:.3f} "
+        f"(difference {difference.estimate:+.3f}, 95 % {difference.low:+.3f} to {difference.high:+.3f})."
+    )
+    if chosen:
+        return f"{judged}\nThe synthetic images stay. Kept: the classifier of {names[1]}."
+    return f"{judged}\nThe synthetic images did not help, so they are left out. Kept: the classifier of {names[0]}."
+
+
+def difference_of_arms(treatment: Path, baseline: Path) -> Difference:
+    """The paired difference of two evaluations on the same images, resampled over groups and images.
+
+    Args:
+        treatment: folder with its `predictions.csv`.
+        baseline: the same of the other.
+    """
+    first, second = (read_predictions(folder / "predictions.csv") for folder in (treatment, baseline))
+    return paired_bootstrap([first[0]], [second[0]], [first[1]], [first[2]])
+
+
+def chosen_arm(arm_dir: str, output_dir: str) -> str:
+    """The folder of the classifier that `compare` kept; `arm_dir` where nothing was compared."""
+    path = Path(output_dir) / "choice.json"
+    return str(Path(output_dir) / read_json(path)["folder"]) if path.is_file() else arm_dir
 
 
 def arm_name(workflow: ConfigWorkflow, mixing: str) -> str:

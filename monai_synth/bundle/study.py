@@ -15,7 +15,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from ..handlers.progress import without_progress
-from ..report.study import NUMBERS, write_study_report
+from ..report.study import NUMBERS, VALIDATION, write_study_report
 from ..report.tables import write_rows
 from ..utils.io import read_json
 from ..utils.lock import release_folder
@@ -187,9 +187,9 @@ class _Runs:
         workflow.parser.parse(reset=True)
         arm_dir = Path(workflow.parser.get_parsed_content("arm_dir"))
         external = workflow.parser.get_parsed_content("external_dir") is not None
-        evaluated = {"test": arm_dir / "evaluation"} | (
-            {"external": arm_dir / "evaluation_external"} if external else {}
-        )
+        evaluated = {"test": arm_dir / "evaluation", "val": arm_dir / "evaluation_val"}
+        if external:
+            evaluated["external"] = arm_dir / "evaluation_external"
         files = {role: folder / "metrics.json" for role, folder in evaluated.items()}
         if not (stage_of(workflow, "train", arm_dir).complete() and all(path.is_file() for path in files.values())):
             workflow.parser["run"] = ["$@train::trainer.run()"]
@@ -206,6 +206,7 @@ class _Runs:
             "arm": cell.arm,
             **{key: value for key, value in settings.items() if key != "mixing"},
             **{name: metrics[name] for name in NUMBERS},
+            VALIDATION: read_json(files["val"])["balanced_accuracy"],
             **{f"external_{name}": judged_elsewhere[name] for name in NUMBERS if external},
             "seconds": read_json(arm_dir / "run.json")["wall_time_s"],
             "folder": arm_dir.relative_to(self.folder).as_posix(),

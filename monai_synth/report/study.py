@@ -21,7 +21,8 @@ Row = dict[str, str]
 DRAW = ("fold", "seed")  # what makes another draw of the shots
 NUMBERS = ("balanced_accuracy", "macro_f1", "auroc", "accuracy", "majority_share", "num_images")
 EXTERNAL = "external_"  # what these are called on the other data set
-RESULTS = (*NUMBERS, *(EXTERNAL + name for name in NUMBERS), "seconds", "folder")
+VALIDATION = "val_balanced_accuracy"
+RESULTS = (*NUMBERS, *(EXTERNAL + name for name in NUMBERS), VALIDATION, "seconds", "folder")
 FEWEST_DRAWS = 2
 
 
@@ -94,7 +95,9 @@ def compare_arms(
 
     Returns:
         A row per comparison: settings, number of draws, both means of balanced accuracy, their difference, its 95 %
-        interval, p-value, p-value by Holm over all comparisons, and what that shows in words.
+        interval, p-value, p-value by Holm over all comparisons, and what that shows in words. Then what comes of it
+        when the validation images choose between arm and reference in every draw: in how many the arm is kept, and the
+        mean, difference and interval of what was chosen.
     """
     blind = ("arm", "synthetic_per_class")  # the reference does without synthetic images
     baselines = {(settings_of(row, *blind), draw_of(row)): row for row in rows if row["arm"] == reference}
@@ -119,9 +122,26 @@ def compare_arms(
             "p": round(difference.p_value or 1.0, 4),
             "p_holm": round(p, 4),
             "verdict": verdict(members, difference, p),
+            **chosen_by_validation(folder, members, others, evaluation),
         }
         for (settings, members, others, difference), p in zip(found, adjusted)
     ]
+
+
+def chosen_by_validation(
+    folder: Path, members: Sequence[Row], others: Sequence[Row], evaluation: str
+) -> dict[str, Any]:
+    """What the validation images make of an arm and its reference: see `choose_arm`, here in every draw."""
+    keeps = [float(row[VALIDATION]) > float(other[VALIDATION]) for row, other in zip(members, others)]
+    chosen = [row if keep else other for row, other, keep in zip(members, others, keeps)]
+    difference = difference_of(folder, chosen, others, evaluation)
+    return {
+        "kept": f"{sum(keeps)} of {len(keeps)}",
+        "chosen": round(mean_of(chosen), 4),
+        "chosen_difference": round(difference.estimate, 4),
+        "chosen_low": round(difference.low, 4),
+        "chosen_high": round(difference.high, 4),
+    }
 
 
 def difference_of(
@@ -177,6 +197,7 @@ def curves_of(rows: Sequence[Row], axis: str) -> dict[str, dict[float, list[floa
 def label_of(row: Mapping[str, Any]) -> str:
     """A comparison's arm and settings in one line."""
     numbers = ("arm", "draws", "reference", "balanced_accuracy", "difference", "low", "high", "p", "p_holm", "verdict")
+    numbers += ("kept", "chosen", "chosen_difference", "chosen_low", "chosen_high")
     return ", ".join(
         [row["arm"], *(f"{key} {value}" for key, value in row.items() if key not in numbers and value != "")]
     )

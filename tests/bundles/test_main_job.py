@@ -95,6 +95,7 @@ def test_the_main_job_goes_from_a_folder_to_a_table(settings, capsys):
         "class_names": ["benign", "malignant"],
         "classifier": "test_resnet",
         "classifier_size": 32,
+        "normalize_stain": "none",
         "architecture": {"family": "timm", "name": "test_resnet"},
     }
     assert settings["base_model"] in capsys.readouterr().out.splitlines()[-1]
@@ -119,6 +120,51 @@ def test_the_main_job_goes_from_a_folder_to_a_table(settings, capsys):
     rows = list(csv.DictReader(open(out / "new" / "predictions.csv")))
     assert len(rows) == 40 and all(
         0.99 < float(row["prob_benign"]) + float(row["prob_malignant"]) < 1.01 for row in rows
+    )
+
+
+def test_inference_normalizes_stains_as_training_did(settings):
+    out = Path(settings["output_dir"])
+    run("train", settings, mixing="none", baseline="", normalize_stain="macenko")
+    evaluation = out / "classifier" / "test_resnet_none" / "evaluation" / "predictions.csv"
+    given = {"model_path": settings["model_path"], "device": "cpu", "dataset_dir": settings["dataset_dir"]}
+    said = {}
+    for name, more in (("as trained", {}), ("plain", {"normalize_stain": "none"})):
+        run_bundle(config_file=str(CONFIGS / "inference.json"), output_dir=str(out / name), **given, **more)
+        rows = csv.DictReader(open(out / name / "predictions.csv"))
+        said[name] = {Path(row["image"]).name: float(row["prob_benign"]) for row in rows}
+    tested = {Path(row["image"]).name: float(row["prob_benign"]) for row in csv.DictReader(open(evaluation))}
+    assert {name: said["as trained"][name] for name in tested} == pytest.approx(tested, abs=1e-3)
+    assert any(abs(said["plain"][name] - value) > 1e-3 for name, value in tested.items())
+
+
+def test_validation_images_decide_which_classifier_is_kept(settings, monkeypatch):
+    from monai_synth.bundle import comparison
+
+    folder = Path(settings["output_dir"])
+    run("train", settings)
+    arms = {arm: folder / "classifier" / f"test_resnet_{arm}" for arm in ("none", "real+synthetic")}
+    scores = {arm: read_json(path / "evaluation_val" / "metrics.json") for arm, path in arms.items()}
+    assert {score["num_images"] for score in scores.values()} == {8}
+    better = scores["real+synthetic"]["balanced_accuracy"] > scores["none"]["balanced_accuracy"]
+    for kept, values in (("none", (0.7, 0.7)), ("real+synthetic", (0.7, 0.8)), ("none", (0.7, 0.6))):
+        written = iter(
+            [scores["none"] | {"balanced_accuracy": values[0]}] + [scores["none"] | {"balanced_accuracy": values[1]}]
+        )
+        with monkeypatch.context() as patch:
+            patch.setattr(comparison, "evaluate_arm", lambda workflow, arm, role: arms[arm] / "evaluation_val")
+            patch.setattr(comparison, "arm_name", lambda workflow, arm: arm)
+            patch.setattr(comparison, "read_json", lambda path: next(written))
+            said = comparison.choose_arm(None, ["none", "real+synthetic"], folder)
+        assert f"Kept: the classifier of {kept}." in said and ("left out" in said) == (kept == "none")
+        assert comparison.chosen_arm("", str(folder)) == str(arms[kept])
+    shutil.rmtree(folder / "classifier")
+    run("train", settings)
+    chosen = arms["real+synthetic" if better else "none"]
+    assert sha256_of(settings["model_path"]) == sha256_of(chosen / "model.pt")
+    assert (
+        f"Kept: the classifier of real {'+ synthetic' if better else 'images alone'}"
+        in (folder / "results.txt").read_text()
     )
 
 

@@ -121,6 +121,13 @@ def test_a_study_judges_on_another_data_set_too(settings, image_folder):
     assert sorted(Path(row["image"]).parent.name for row in predictions) == ["B"] * 6 + ["M"] * 6
     right = [row["class_name"] == row["predicted"] for row in predictions]
     assert float(rows[0]["external_accuracy"]) == pytest.approx(sum(right) / 12)
+    compared = rows_of(folder, "comparison.csv")
+    values = {(row["arm"], row["seed"]): row for row in rows}
+    for row in compared:  # the choice by hand, from the runs' own numbers
+        pairs = [(values[row["arm"], seed], values["real", seed]) for seed in "01"]
+        kept = [float(arm["val_balanced_accuracy"]) > float(real["val_balanced_accuracy"]) for arm, real in pairs]
+        chosen = [float(pair[0 if keep else 1]["balanced_accuracy"]) for pair, keep in zip(pairs, kept)]
+        assert row["kept"] == f"{sum(kept)} of 2" and float(row["chosen"]) == pytest.approx(sum(chosen) / 2, abs=1e-4)
     assert (folder / "differences_external.png").is_file() and "On the other data set" in (
         folder / "summary.txt"
     ).read_text()

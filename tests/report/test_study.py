@@ -24,6 +24,7 @@ def write_run(folder, name, correct, seed, arm, **settings):
     write_json(evaluation / "metrics.json", {"confusion_matrix": confusion, "recall": {"a": 1, "b": 1}})
     accuracy = float(np.mean(correct))
     numbers = {"balanced_accuracy": accuracy, "accuracy": accuracy, "majority_share": 0.5}
+    numbers["val_balanced_accuracy"] = {"real": 0.5, "better": 0.6}.get(arm, 0.5)
     return {"arm": arm, "seed": seed, **settings, **numbers, "folder": name}
 
 
@@ -50,6 +51,9 @@ def test_a_planted_gain_is_shown_and_none_is_not(study):
     assert compared["better"]["verdict"].startswith("Better by")
     assert compared["same"]["verdict"].startswith("No difference shown")
     assert compared["better"]["p_holm"] >= compared["better"]["p"]
+    assert compared["better"]["kept"] == "6 of 6" and compared["same"]["kept"] == "0 of 6"
+    assert compared["better"]["chosen_difference"] == compared["better"]["difference"]
+    assert compared["same"]["chosen_difference"] == compared["same"]["chosen_low"] == 0  # never worse than without
 
 
 def test_one_draw_shows_nothing(study):
