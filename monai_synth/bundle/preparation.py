@@ -49,6 +49,8 @@ NUMBERS: dict[str, tuple[type, float, float]] = {
     "adapter_batch_size": (int, 1, 4096),
     "adapter_learning_rate": (float, 1e-8, 1.0),
     "prompt_dropout": (float, 0.0, 1.0),
+    "prior_images": (int, 0, 10**6),
+    "prior_weight": (float, 0.0, 100.0),
     "images_per_class": (int, 1, 10**7),
     "guidance_scale": (float, 0.0, 50.0),
     "num_inference_steps": (int, 1, 1000),
@@ -68,6 +70,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "mixing": MIXING,
     "filter": tuple(FILTERS),
     "normalize_stain": METHODS,
+    "scheduler": ("dpmsolver++", "unipc", "ddim", "pndm", "euler"),
     "amp": (None, "bfloat16", "float16"),
     "variant": (None, "fp16"),
     "lora_init": ("gaussian", "kaiming", "pissa"),
@@ -94,6 +97,7 @@ def check_settings(workflow: ConfigWorkflow) -> None:
     if settings.get("fold", 0) >= settings.get("num_folds", 1000):
         raise ValueError(f"fold is {settings['fold']}, but there are {settings['num_folds']} folds, counted from 0.")
     check_attributes(settings.get("attributes", {}))
+    check_interval(settings.get("guidance_interval"))
     if (
         "classifier" in settings and workflow.parser.get("arm_dir") is not None
     ):  # elsewhere network_def is another network
@@ -102,6 +106,22 @@ def check_settings(workflow: ConfigWorkflow) -> None:
         from ..networks.base_models import resolve_base_model
 
         resolve_base_model(settings["base_model"], settings.get("variant"))
+
+
+def check_interval(interval: Any) -> None:
+    """Checks the noise levels at which guidance acts.
+
+    Raises:
+        ValueError: when they are not a low and a high number.
+    """
+    if interval is None:
+        return
+    numbers = isinstance(interval, (list, tuple)) and len(interval) == 2
+    if not numbers or not all(isinstance(x, (int, float)) for x in interval) or not 0 <= interval[0] < interval[1]:
+        raise ValueError(
+            f"guidance_interval is {interval!r}. It is the lowest and the highest sigma with guidance, such as "
+            "[0.28, 5.42]; null is guidance throughout."
+        )
 
 
 def check_number(name: str, value: Any) -> None:

@@ -74,7 +74,7 @@ def stage_of(workflow: ConfigWorkflow, name: str, folder: Path) -> Stage:
     return Stage(name, folder, settings, upstream, config)
 
 
-FOLDERS = {"train_diffusion": "adapter", "generate": "synthetic", "filter": "filter_{filter}"}
+FOLDERS = {"prior": "prior", "train_diffusion": "adapter", "generate": "synthetic", "filter": "filter_{filter}"}
 CONFIGS = ("train_diffusion", "generate", "filter", "assess", "privacy", "train")  # stages whose config has their name
 
 
@@ -85,6 +85,8 @@ def folder_of(name: str, settings: dict[str, Any]) -> str:
 
 def upstream_of(name: str, settings: dict[str, Any]) -> list[str]:
     """The stages that must be complete before one can begin."""
+    if name == "train_diffusion":
+        return ["prior"] if settings.get("prior_images") else []
     if name == "generate":
         return [] if settings["adapter_scope"] == "none" else ["train_diffusion"]
     if name in ("assess", "filter", "privacy"):
@@ -222,6 +224,9 @@ def bring_up_to_date(workflow: ConfigWorkflow, name: str, **override: Any) -> No
         name: of the stage.
         override: settings that differ.
     """
+    if name == "prior":
+        bring_prior_up_to_date(workflow)
+        return
     nested = nested_workflow(workflow, [name], **override)
     nested.parser.parse(reset=True)
     folder = Path(nested.parser.get_parsed_content("output_dir")) / folder_of(
@@ -234,6 +239,19 @@ def bring_up_to_date(workflow: ConfigWorkflow, name: str, **override: Any) -> No
         return
     logger.info("Stage %s begins.", name)
     execute(nested)
+
+
+def bring_prior_up_to_date(workflow: ConfigWorkflow) -> None:
+    """Draws the images of the base without an adapter that a fine-tuning learns along, unless they are there."""
+    folder = Path(workflow.parser.get_parsed_content("output_dir")) / FOLDERS["prior"]
+    count = plain_settings(workflow.parser.config)["prior_images"]
+    nested = nested_workflow(
+        workflow, ["generate"], adapter_scope="none", images_per_class=count, synthetic_dir=str(folder)
+    )
+    nested.parser.parse(reset=True)
+    if not stage_of(nested, "generate", folder).complete():
+        logger.info("The base draws %d images of each class, so that it forgets less of what it knew.", count)
+        execute(nested)
 
 
 def execute(workflow: ConfigWorkflow) -> None:

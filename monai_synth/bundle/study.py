@@ -26,6 +26,7 @@ from .stages import execute, nested_workflow, required_workflow, stage_of
 logger = logging.getLogger(__name__)
 
 WITHOUT_SYNTHETIC = ("none",)  # policies that need no generator
+DISTANCES = ("kid", "floor", "ceiling", "ratio")  # of quality.json, for each class
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,8 @@ def study() -> Path:
         for cell in tqdm(sorted(cells, key=lambda cell: order.index(runs.pool_of(cell))), desc="study", unit="run"):
             rows.append(runs.run(cell))
             write_rows(folder / "results.csv", rows)
+        if parser.get_parsed_content("judge_images"):
+            write_rows(folder / "distances.csv", runs.distances())
     logger.info("Results of %d runs: %s", len(rows), folder / "results.csv")
     write_study_report(folder, reference)
     return folder / "results.csv"
@@ -180,6 +183,25 @@ class _Runs:
             if kind not in seen:
                 seen.add(kind)
                 check_settings(self.nested(cell))
+
+    def distances(self) -> list[dict[str, Any]]:
+        """How far the synthetic images of every pool and class are from real ones, see `quality`."""
+        rows = []
+        drawing = {self.pool_of(cell): cell for cell in self.cells if self.synthetic_of(cell)}
+        for pool, cell in tqdm(drawing.items(), desc="judging images", unit="pool"):
+            folders = {"output_dir": str(self.folder / pool), "feature_dir": str(self.folder / "features")}
+            known = plain_settings(ConfigParser.load_config_file(self.workflow.config_root_path / "assess.json"))
+            own = {key: value for key, value in cell.settings.items() if key in known}
+            workflow = nested_workflow(self.workflow, ["assess"], **{**own, **folders})
+            workflow.parser.parse(reset=True)
+            found = Path(workflow.parser.get_parsed_content("assess_dir")) / "quality.json"
+            if not found.is_file():
+                execute(workflow)
+                release_folder(self.folder / pool)
+            settings = {key: value for key, value in cell.settings.items() if key in self.generator_keys}
+            for name, numbers in read_json(found)["classes"].items():
+                rows.append({"pool": pool, **settings, "class_name": name, **{key: numbers[key] for key in DISTANCES}})
+        return rows
 
     def run(self, cell: Cell) -> dict[str, Any]:
         """The row of a run's results, trained and evaluated unless that is complete."""

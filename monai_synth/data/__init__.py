@@ -15,6 +15,7 @@ from .records import (
     load_datalist,
     save_datalist,
     select,
+    shots_and_prior,
     turned,
 )
 from .requests import pending_requests, plan_requests
@@ -48,6 +49,7 @@ __all__ = [
     "save_datalist",
     "scan",
     "select",
+    "shots_and_prior",
     "to_rgb",
     "turned",
     "write_synthetic_png",

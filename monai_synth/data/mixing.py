@@ -8,9 +8,8 @@ from pathlib import Path
 
 from monai.data import Dataset
 
-from .records import JUDGES, Record, load_datalist
+from .records import JUDGES, KEPT, Record, load_datalist
 
-KEPT = ("image", "label", "class_name", "origin")
 MIXING = ("none", "synthetic", "real+synthetic", "fill-up")
 
 

@@ -16,6 +16,7 @@ SECTIONS = {"shots": "training", "train": "training", "val": "validation", "test
 ROLES = tuple(SECTIONS)
 TESTS = ("test", "external")  # roles that are looked at once, at the end; external is another data set
 JUDGES = ("val", *TESTS)  # roles that nothing is trained on
+KEPT = ("image", "label", "class_name", "origin")  # what training needs of a record; the rest differs by origin
 
 
 def load_datalist(path: PathLike) -> list[Record]:
@@ -98,6 +99,30 @@ def select(
         of_classes = "" if class_names is None else f" and one of the classes {list(class_names)}"
         raise ValueError(f"No record has the role {' or '.join(wanted)}{of_classes}.")
     return chosen
+
+
+def shots_and_prior(
+    datalist_path: PathLike, class_names: Sequence[str], prior_datalist: PathLike | None, prior_weight: float = 1.0
+) -> list[Record]:
+    """What an adapter learns from: the shots, and images of the base itself, so that it forgets less of what it knew.
+
+    Args:
+        datalist_path: of the real images.
+        class_names: the classes that are learned.
+        prior_datalist: of the base's images; None leaves them out.
+        prior_weight: of one of the base's images in the loss; a shot has 1.
+
+    Reference:
+        Ruiz et al., "DreamBooth: Fine Tuning Text-to-Image Diffusion Models for Subject-Driven Generation", 2023,
+        equation 2. https://arxiv.org/abs/2208.12242
+    """
+    shots = select(load_datalist(datalist_path), "shots", class_names)
+    drawn = [] if prior_datalist is None else load_datalist(prior_datalist)
+    drawn = [record for record in drawn if record["class_name"] in class_names]
+    weights = [1.0] * len(shots) + [prior_weight] * len(drawn)
+    return [
+        {**{key: record[key] for key in KEPT}, "weight": weight} for record, weight in zip([*shots, *drawn], weights)
+    ]
 
 
 def assessed_records(datalist_path: PathLike, synthetic_dir: PathLike) -> list[Record]:

@@ -58,7 +58,7 @@ class LatentDiffusionPrepareBatch(PrepareBatch):
         """
         Args:
             batchdata: "image" holds latents of shape (B, c, h, w), "prompt" text features or token ids, see
-                `EncodePromptd`.
+                `EncodePromptd`; "weight", shape (B,), is each image's weight in the loss, 1 where it is missing.
             device: where the result lies.
             non_blocking: copy without waiting.
             kwargs: for `Tensor.to`.
@@ -75,7 +75,8 @@ class LatentDiffusionPrepareBatch(PrepareBatch):
         timesteps = self.diffusion.draw_timesteps(batch)
         context = self._drop_prompts(context, torch.rand(batch) < self.prompt_dropout)
         noisy = self.diffusion.add_noise(latents, noise, timesteps)
-        target = {"target": self.diffusion.target(latents, noise, timesteps), "weight": self.weight(timesteps)}
+        weight = self.weight(timesteps) * torch.as_tensor(batchdata.get("weight", 1.0), dtype=torch.float32)
+        target = {"target": self.diffusion.target(latents, noise, timesteps), "weight": weight}
 
         def move(tensor: Tensor) -> Tensor:
             return tensor.to(device=device, non_blocking=non_blocking, **kwargs)

@@ -196,8 +196,10 @@ def curves_of(rows: Sequence[Row], axis: str) -> dict[str, dict[float, list[floa
 
 def label_of(row: Mapping[str, Any]) -> str:
     """A comparison's arm and settings in one line."""
-    numbers = ("arm", "draws", "reference", "balanced_accuracy", "difference", "low", "high", "p", "p_holm", "verdict")
-    numbers += ("kept", "chosen", "chosen_difference", "chosen_low", "chosen_high")
+    numbers = (
+        *("arm", "draws", "reference", "balanced_accuracy", "difference", "low", "high", "p", "p_holm", "verdict"),
+        *("kept", "chosen", "chosen_difference", "chosen_low", "chosen_high"),
+    )
     return ", ".join(
         [row["arm"], *(f"{key} {value}" for key, value in row.items() if key not in numbers and value != "")]
     )
@@ -223,6 +225,7 @@ def write_study_report(folder: str | Path, reference: str) -> list[Path]:
         curves = curves_of(rows, axis)
         if len({x for points in curves.values() for x in points}) > 1:
             written.append(draw_curves(curves, title, folder / f"accuracy_against_{axis}.png"))
+    written += draw_distances(folder)
     for arm in sorted({row["arm"] for row in rows}):
         matrix, names = sum_of_confusions(folder, [row for row in rows if row["arm"] == arm])
         path = folder / f"confusion_{''.join(c if c.isalnum() else '_' for c in arm)}.png"
@@ -230,6 +233,22 @@ def write_study_report(folder: str | Path, reference: str) -> list[Path]:
         written.append(path)
     write_text(folder / "summary.txt", text)
     return written
+
+
+def draw_distances(folder: Path) -> list[Path]:
+    """Draws the distance of each class's synthetic images from real ones against the shots, from `distances.csv`."""
+    path = folder / "distances.csv"
+    if not path.is_file():
+        return []
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["kid"]]
+    curves: dict[str, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        curves[row["class_name"]][float(row.get("shots") or 0)].append(1000 * float(row["kid"]))
+    if not curves:
+        return []
+    label = "unbiased KID x 1000 to real images (0: as other real ones)"
+    return [draw_curves(curves, "real images per class", folder / "distance_per_class.png", label)]
 
 
 def write_comparison(

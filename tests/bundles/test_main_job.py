@@ -15,7 +15,7 @@ from diffusers import StableDiffusionPipeline
 from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.bundle import run as run_bundle
 
-from monai_synth.data import is_marked_synthetic, load_datalist
+from monai_synth.data import is_marked_synthetic, load_datalist, shots_and_prior
 from monai_synth.networks import LatentDiffusion, read_adapter_metadata, release_diffusion
 from monai_synth.utils import hold_folder, read_json, release_folder, sha256_of, write_json
 
@@ -166,6 +166,21 @@ def test_validation_images_decide_which_classifier_is_kept(settings, monkeypatch
         f"Kept: the classifier of real {'+ synthetic' if better else 'images alone'}"
         in (folder / "results.txt").read_text()
     )
+
+
+def test_the_base_draws_what_a_fine_tuning_shall_not_forget(settings):
+    out = Path(settings["output_dir"])
+    run("train_diffusion", settings, prior_images=4, prior_weight=0.5, adapter_scope="class")
+    prior = load_datalist(out / "prior" / "datalist.json")
+    assert [record["class_name"] for record in prior] == ["benign"] * 4 + ["malignant"] * 4
+    assert {record["adapter"] for record in prior} == {"none"}
+    stamps = {path: path.stat().st_mtime_ns for path in (out / "prior").rglob("*.png")}
+    shutil.rmtree(out / "adapter")
+    run("train_diffusion", settings, prior_images=4, prior_weight=0.5, adapter_scope="class")
+    assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items())  # drawn once
+    learned = shots_and_prior(out / "datalist.json", ["benign"], out / "prior" / "datalist.json", 0.5)
+    assert [record["weight"] for record in learned] == [1.0] * 3 + [0.5] * 4
+    assert {record["class_name"] for record in learned} == {"benign"}
 
 
 def test_another_data_set_is_judged_at_the_end(settings, image_folder):

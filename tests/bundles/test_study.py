@@ -105,7 +105,9 @@ def test_a_study_says_what_is_wrong_in_one_line(settings, tmp_path):
     assert done.returncode == 1 and "Error: fold is 9, but there are 5 folds" in done.stderr
 
 
-def test_a_study_judges_on_another_data_set_too(settings, image_folder):
+def test_a_study_judges_on_another_data_set_and_its_images_too(settings, image_folder, encoder, monkeypatch):
+    for name in ("FEWEST", "FEWEST_GROUPS"):
+        monkeypatch.setattr(f"monai_synth.metrics.quality.{name}", 2)
     folder = Path(settings["output_dir"])
     other = image_folder({"B": 6, "M": 6, "extra": 3}, size=40, name="other")
     names = {"B": "benign", "M": "malignant"}
@@ -113,7 +115,10 @@ def test_a_study_judges_on_another_data_set_too(settings, image_folder):
         settings,
         external_dir=str(other),
         external_class_map=names,
-        grid={"seed": [0, 1], "classifier": ["test_resnet"]},
+        grid={"seed": [0, 1], "shots": [3, 4], "classifier": ["test_resnet"]},
+        images_per_class=4,
+        judge_images=True,
+        encoder=str(encoder),
     )
     rows = rows_of(folder)
     assert {row["external_num_images"] for row in rows} == {"12"} and {row["num_images"] for row in rows} == {"8"}
@@ -122,12 +127,19 @@ def test_a_study_judges_on_another_data_set_too(settings, image_folder):
     right = [row["class_name"] == row["predicted"] for row in predictions]
     assert float(rows[0]["external_accuracy"]) == pytest.approx(sum(right) / 12)
     compared = rows_of(folder, "comparison.csv")
-    values = {(row["arm"], row["seed"]): row for row in rows}
+    values = {(row["arm"], row["seed"], row["shots"]): row for row in rows}
     for row in compared:  # the choice by hand, from the runs' own numbers
-        pairs = [(values[row["arm"], seed], values["real", seed]) for seed in "01"]
+        pairs = [(values[row["arm"], seed, row["shots"]], values["real", seed, row["shots"]]) for seed in "01"]
         kept = [float(arm["val_balanced_accuracy"]) > float(real["val_balanced_accuracy"]) for arm, real in pairs]
         chosen = [float(pair[0 if keep else 1]["balanced_accuracy"]) for pair, keep in zip(pairs, kept)]
         assert row["kept"] == f"{sum(kept)} of 2" and float(row["chosen"]) == pytest.approx(sum(chosen) / 2, abs=1e-4)
     assert (folder / "differences_external.png").is_file() and "On the other data set" in (
         folder / "summary.txt"
     ).read_text()
+    distances = rows_of(folder, "distances.csv")
+    assert {(row["seed"], row["shots"], row["class_name"]) for row in distances} == {
+        (seed, shots, name) for seed in "01" for shots in "34" for name in ("benign", "malignant")
+    }
+    quality = read_json(folder / distances[0]["pool"] / "assess" / "quality.json")["classes"]
+    assert float(distances[0]["kid"]) == pytest.approx(quality[distances[0]["class_name"]]["kid"])
+    assert (folder / "distance_per_class.png").is_file()

@@ -94,3 +94,14 @@ def test_prompts_are_encoded_anew_while_the_text_encoder_learns(miniature, learn
     for parameter in network.trainable_parameters():
         torch.nn.init.constant_(parameter, 0.2)
     assert torch.equal(prepare.context("a cell")["features"], before["features"]) is not learns
+
+
+def test_an_images_weight_multiplies_that_of_its_timestep(miniature):
+    diffusion = LatentDiffusion(str(miniature()))
+    prepare = LatentDiffusionPrepareBatch(diffusion, min_snr_gamma=5.0)
+    batch = {"image": torch.zeros(3, 4, 8, 8), "prompt": diffusion.encode_prompts(["a", "b", "c"])}
+    torch.manual_seed(0)
+    plain = prepare(batch)[1]["weight"]
+    torch.manual_seed(0)
+    weighted = prepare({**batch, "weight": torch.tensor([1.0, 0.5, 0.0])})[1]["weight"]
+    torch.testing.assert_close(weighted, plain * torch.tensor([1.0, 0.5, 0.0]))
