@@ -70,7 +70,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "mixing": MIXING,
     "filter": tuple(FILTERS),
     "normalize_stain": METHODS,
-    "scheduler": ("dpmsolver++", "unipc", "ddim", "pndm", "euler"),
+    "scheduler": ("dpmsolver++", "dpmsolver++_trailing", "unipc", "ddim", "pndm", "euler"),
     "amp": (None, "bfloat16", "float16"),
     "variant": (None, "fp16"),
     "lora_init": ("gaussian", "kaiming", "pissa"),

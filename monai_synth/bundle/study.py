@@ -19,6 +19,7 @@ from ..report.study import NUMBERS, VALIDATION, write_study_report
 from ..report.tables import write_rows
 from ..utils.io import read_json
 from ..utils.lock import release_folder
+from .controls import arms_of_study
 from .preparation import check_settings
 from .session import digest, known_keys, plain_settings
 from .stages import execute, nested_workflow, required_workflow, stage_of
@@ -106,9 +107,7 @@ def study() -> Path:
     """
     workflow = required_workflow("study")
     parser = workflow.parser
-    arms, reference = parser.get_parsed_content("arms"), parser.get_parsed_content("reference_arm")
-    if reference not in arms:
-        raise ValueError(f"reference_arm is {reference!r}, but the arms are {', '.join(map(repr, arms))}.")
+    arms, reference = arms_of_study(*(parser.get_parsed_content(key) for key in ("arms", "reference_arm", "controls")))
     cells = plan(parser.get_parsed_content("grid"), arms)
     folder = Path(parser.get_parsed_content("output_dir"))
     runs = _Runs(workflow, folder, cells)

@@ -21,7 +21,8 @@ class SamplingInferer(Inferer):
         num_inference_steps: denoising steps.
         guidance_scale: weight of the prompt; 1 is none and halves the work.
         guidance_interval: lowest and highest noise level (sigma) at which guidance acts; None is all of them.
-        scheduler: "dpmsolver++" or "unipc"; with Stable Diffusion 1.x, 2.x and XL also "ddim" or "pndm", with 3.x also
+        scheduler: "dpmsolver++" (with Stable Diffusion 1.x, 2.x and XL at the noise levels of Karras et al.) or "unipc";
+            with 1.x, 2.x and XL also "dpmsolver++_trailing" (evenly spaced timesteps), "ddim" or "pndm", with 3.x also
             "euler".
 
     Raises:
@@ -52,7 +53,11 @@ class SamplingInferer(Inferer):
         """A fresh scheduler with the base's noise schedule; it keeps state, so every batch gets its own."""
         kind, options = self.diffusion.solver_options(self.scheduler)
         scheduler = kind.from_config(self.diffusion.noise_scheduler.config, **options)
-        scheduler.set_timesteps(self.num_inference_steps)
+        timesteps = self.diffusion.solver_timesteps(self.scheduler, self.num_inference_steps)
+        if timesteps is None:
+            scheduler.set_timesteps(self.num_inference_steps)
+        else:
+            scheduler.set_timesteps(timesteps=timesteps)
         return scheduler
 
     @torch.no_grad()

@@ -90,7 +90,8 @@ def build_timm(name: str, num_classes: int, image_size: int | None, dropout: flo
         return timm.create_model(name, pretrained=False, num_classes=num_classes, drop_rate=dropout, **options)
 
     check_image_size(build, image_size, name, published)
-    return build(image_size)
+    # Convolutions are faster with channels last, on a CPU and in half precision on a GPU, and nothing else changes.
+    return build(image_size).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def timm_colors(model: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -43,12 +43,13 @@ class Stepper:
         dtype: torch.dtype = torch.float32,
     ) -> None:
         self.images, self.device, self.cache_prompts = images, device, cache_prompts
+        torch.manual_seed(0)
         self.diffusion = LatentDiffusion(str(base), device=device, dtype=dtype)
         self.network = LoRADenoiser(self.diffusion, rank=16)
         self.optimizer = torch.optim.AdamW(self.network.trainable_parameters(), lr=RATE)
         self.prepare, self.loss = LatentDiffusionPrepareBatch(self.diffusion), DenoisingLoss()
         self.load, self.resize = LoadTile(), ResizeCrop(size)
-        self.view, self.generator = RandLatentView(), torch.Generator().manual_seed(0)
+        self.view, self.generator = RandLatentView().set_random_state(0), torch.Generator().manual_seed(0)
         self.latents = [EncodeLatent(self.diffusion)(self.read(path)) for path, _ in images] if cache_latents else None
         self.contexts = {prompt: self.encode(prompt) for _, prompt in images} if cache_prompts else {}
 

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
@@ -5,6 +7,7 @@ from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
 from monai_synth.engines import SamplingPrepareBatch, noise_of_seeds
 from monai_synth.inferers import SamplingInferer
 from monai_synth.networks import Denoiser, LatentDiffusion
+from monai_synth.networks.diffusion.stable_diffusion import karras_timesteps
 
 
 @pytest.fixture
@@ -21,7 +24,7 @@ def draw(diffusion, seeds, **options):
 @pytest.mark.parametrize(
     ("kind", "scheduler"),
     [
-        *(("epsilon", name) for name in ("dpmsolver++", "unipc", "ddim", "pndm")),
+        *(("epsilon", name) for name in ("dpmsolver++", "dpmsolver++_trailing", "unipc", "ddim", "pndm")),
         *(("flow", name) for name in ("dpmsolver++", "unipc", "euler")),
         ("xl", "dpmsolver++"),
     ],
@@ -43,9 +46,13 @@ def test_the_default_solver_draws_what_diffusers_draws(diffusion):
     options = {"algorithm_type": "dpmsolver++", "timestep_spacing": "trailing"}
     pipeline.scheduler = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config, **options)
     pipeline.set_progress_bar_config(disable=True)
-    noise = noise_of_seeds([1], (4, 8, 8))
-    expected = pipeline(["cell 1"], latents=noise, num_inference_steps=4, guidance_scale=2.0, output_type="pt").images
-    torch.testing.assert_close(draw(diffusion, [1]), expected.float(), atol=2e-5, rtol=0)
+    for name, steps in (
+        ("dpmsolver++_trailing", {"num_inference_steps": 4}),
+        ("dpmsolver++", {"timesteps": diffusion.solver_timesteps("dpmsolver++", 4)}),
+    ):
+        given = {"latents": noise_of_seeds([1], (4, 8, 8)), "guidance_scale": 2.0, "output_type": "pt"}
+        expected = pipeline(["cell 1"], **given, **steps).images
+        torch.testing.assert_close(draw(diffusion, [1], scheduler=name), expected.float(), atol=2e-5, rtol=0)
 
 
 def test_guidance_one_and_an_empty_interval_ask_the_network_once(diffusion):
@@ -87,3 +94,15 @@ def test_images_that_are_no_numbers_are_not_given_out(diffusion):
     noise, _, _, features = SamplingPrepareBatch(diffusion, 32)({"seed": [1, 2], "prompt": ["a", "b"]})
     with pytest.raises(RuntimeError, match="2 of 2 images hold numbers that are not finite. The adapter has diverged"):
         SamplingInferer(diffusion, 2)(noise, Diverged(diffusion), **features)
+
+
+@pytest.mark.parametrize(("top", "last"), [(14.5, 14.6), (40.0, float("inf"))], ids=["as published", "to pure noise"])
+def test_timesteps_are_spaced_as_karras_says(top, last):
+    sigmas = torch.cat([torch.logspace(-1.5, math.log10(top), 999).double(), torch.tensor([last]).double()])
+    timesteps = karras_timesteps(sigmas, 12)
+    assert len(timesteps) == 12 and timesteps[0] == 999 and timesteps == sorted(timesteps, reverse=True)
+    levels = sigmas[timesteps]
+    assert levels[-1] == pytest.approx(0.05, rel=0.02)
+    roots = levels[1:] ** (1 / 7)  # the seventh roots are evenly spaced
+    assert torch.allclose(roots.diff(), roots.diff().mean().expand(10), rtol=0.15)
+    assert karras_timesteps(sigmas, 1) == [999]

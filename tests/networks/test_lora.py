@@ -82,7 +82,9 @@ def draw_both(plain_pipeline, base, folder, scheduler="dpmsolver++", prompts=("a
     pipeline = plain_pipeline(base)
     kind, options = ours.solver_options(scheduler)
     pipeline.scheduler = kind.from_config(pipeline.scheduler.config, **options)
-    call = {"num_inference_steps": 4, "guidance_scale": 3.0, "output_type": "pt", "height": 32, "width": 32}
+    spaced = ours.solver_timesteps(scheduler, 4)
+    steps = {"num_inference_steps": 4} if spaced is None else {"timesteps": spaced}
+    call = {**steps, "guidance_scale": 3.0, "output_type": "pt", "height": 32, "width": 32}
     plain = pipeline(list(prompts), latents=noise, **call).images
     pipeline.load_lora_weights(folder)
     adapted = pipeline(list(prompts), latents=noise, **call).images

@@ -231,6 +231,10 @@ class LatentDiffusion:
             raise ValueError(f"There is no scheduler {name!r}. Choose one of {', '.join(solvers)}.")
         return solvers[name]
 
+    def solver_timesteps(self, name: str, num_steps: int) -> list[int] | None:
+        """The timesteps at which a solver calls the denoiser, falling; None leaves them to the solver."""
+        return None
+
     def solvers(self) -> dict[str, tuple[Any, dict[str, Any]]]:
         """All solvers of the family by name."""
         raise NotImplementedError

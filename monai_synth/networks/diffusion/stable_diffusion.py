@@ -21,13 +21,41 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from .interface import Conditioning, LatentDiffusion
 
-# The spacing is stated, since from_config inherits the writer's.
+# The spacing is stated, since from_config inherits the writer's; "dpmsolver++" gets explicit timesteps.
+PLUS: dict[str, Any] = {"algorithm_type": "dpmsolver++", "timestep_spacing": "trailing"}
 SOLVERS: dict[str, tuple[Any, dict[str, Any]]] = {
-    "dpmsolver++": (DPMSolverMultistepScheduler, {"algorithm_type": "dpmsolver++", "timestep_spacing": "trailing"}),
+    "dpmsolver++": (DPMSolverMultistepScheduler, PLUS),
+    "dpmsolver++_trailing": (DPMSolverMultistepScheduler, PLUS),
     "unipc": (UniPCMultistepScheduler, {"timestep_spacing": "trailing"}),
     "ddim": (DDIMScheduler, {"timestep_spacing": "trailing", "clip_sample": False}),
     "pndm": (PNDMScheduler, {"timestep_spacing": "leading", "skip_prk_steps": True}),
 }
+SIGMAS = 0.05, 20.0  # lowest and highest noise level that the spaced timesteps span
+RHO = 7.0
+
+
+def karras_timesteps(sigmas: Tensor, num_steps: int) -> list[int]:
+    """Timesteps that lie densely where the noise is low, from the last timestep down.
+
+    Evenly spaced timesteps leave the last step to go from a noise level of 0.2 to none at once, and fine structure is
+    lost. A schedule that ends in pure noise has no largest noise level; its levels are spaced from 20 down, after the
+    last timestep itself.
+
+    Args:
+        sigmas: noise level of each timestep, rising, shape (T,); the last may be infinite.
+        num_steps: how many timesteps; fewer where several would be the same.
+
+    Reference:
+        Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models", 2022, equation 5.
+        https://arxiv.org/abs/2206.00364
+    """
+    low, high = max(SIGMAS[0], float(sigmas[0])), min(SIGMAS[1], float(sigmas[-1]))
+    whole = high == float(sigmas[-1])
+    share = torch.linspace(0, 1, num_steps if whole or num_steps == 1 else num_steps - 1, dtype=torch.float64)
+    levels = (high ** (1 / RHO) + share * (low ** (1 / RHO) - high ** (1 / RHO))) ** RHO
+    finite = sigmas.double().clamp(max=1e9)
+    places = {int((finite - level).abs().argmin()) for level in levels} | {len(sigmas) - 1}
+    return sorted(places, reverse=True)[:num_steps] if num_steps == 1 else sorted(places, reverse=True)
 
 
 class StableDiffusion(LatentDiffusion):
@@ -80,6 +108,12 @@ class StableDiffusion(LatentDiffusion):
 
     def solvers(self) -> dict[str, tuple[Any, dict[str, Any]]]:
         return SOLVERS
+
+    def solver_timesteps(self, name: str, num_steps: int) -> list[int] | None:
+        if name != "dpmsolver++":
+            return None
+        timesteps = torch.arange(len(self.noise_scheduler.alphas_cumprod))
+        return karras_timesteps(self.signal_to_noise(timesteps).rsqrt(), num_steps)
 
 
 class StableDiffusionXL(StableDiffusion):
