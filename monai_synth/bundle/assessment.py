@@ -17,6 +17,7 @@ from ..metrics.quality import ImageSet, class_agreement, quality
 from ..report.page import write_report
 from ..report.tables import write_rows
 from ..utils.io import write_json
+from ..utils.processes import is_first, wait_for_all
 from .stages import required_workflow
 
 logger = logging.getLogger(__name__)
@@ -40,6 +41,10 @@ def assess(store: FeatureStore, records: Sequence[Record]) -> dict[str, Any]:
     Raises:
         ValueError: for a test image among the records.
     """
+    wait_for_all()  # each process has encoded its part
+    if not is_first():
+        return {}
+    store = FeatureStore(store.folder, store.encoder)
     parser = required_workflow("assess").parser
     class_names = class_names_of(parser.get_parsed_content("datalist_path"))
     roles = tuple(parser.get_parsed_content("reference_roles"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from ..metrics.statistics import Difference, paired_bootstrap
 from ..report.figures import draw_real_and_synthetic
 from ..report.study import read_predictions
 from ..report.tables import results_table
+from ..utils import processes
 from ..utils.io import atomic_path, read_json, write_json, write_text
 from .stages import execute, nested_workflow, required_workflow, stage_of
 
@@ -47,34 +48,50 @@ def compare() -> str:
     if baseline and baseline != mixing:
         train_arm(workflow, baseline)
         arms.insert(0, baseline)
-    output_dir = Path(parser.get_parsed_content("output_dir"))
-    table = results_table({arm_name(workflow, arm): evaluate_arm(workflow, arm) for arm in arms})
-    table += "\n\n" + choose_arm(workflow, arms, output_dir)
+    names = [arm_name(workflow, arm) for arm in arms]
     external_dir = parser.get_parsed_content("external_dir")
-    if external_dir is not None:
-        folders = {arm_name(workflow, arm): evaluate_arm(workflow, arm, "external") for arm in arms}
-        table += f"\n\nOn another data set, {external_dir}:\n\n{results_table(folders)}"
+    roles = ["test", "val", *(["external"] if external_dir is not None else [])]
+    folders = {role: [evaluate_arm(workflow, arm, role) for arm in arms] for role in roles}
+    return processes.first_only(lambda: conclude(workflow, arms, names, folders))
+
+
+def conclude(
+    workflow: ConfigWorkflow, arms: Sequence[str], names: Sequence[str], folders: Mapping[str, Sequence[Path]]
+) -> str:
+    """Chooses between evaluated arms, writes `results.txt` and the picture, and gives the table.
+
+    Args:
+        workflow: the one that is running.
+        arms: mixing policies, the baseline first where there is one.
+        names: what the arms were trained on.
+        folders: of each arm's evaluation, by test role.
+    """
+    output_dir = Path(workflow.parser.get_parsed_content("output_dir"))
+    table = results_table(dict(zip(names, folders["test"])))
+    table += "\n\n" + choose_arm(arms, names, folders["val"], output_dir)
+    if "external" in folders:
+        external_dir = workflow.parser.get_parsed_content("external_dir")
+        table += f"\n\nOn another data set, {external_dir}:\n\n{results_table(dict(zip(names, folders['external'])))}"
     write_text(output_dir / "results.txt", table + "\n")
     summarize(workflow, output_dir, table)
     return table
 
 
-def choose_arm(workflow: ConfigWorkflow, arms: Sequence[str], output_dir: Path) -> str:
+def choose_arm(arms: Sequence[str], names: Sequence[str], folders: Sequence[Path], output_dir: Path) -> str:
     """Chooses the classifier to keep on the real validation images, notes it in `choice.json`, and says so.
 
     Synthetic images that do not carry what tells the classes apart do harm. The arm with synthetic images is kept only
     where it does better than the baseline on images that neither was trained on; test images have no say.
 
     Args:
-        workflow: the one that is running.
         arms: mixing policies, the baseline first where there is one.
+        names: what the arms were trained on.
+        folders: of each arm's evaluation on validation images.
         output_dir: of the run.
     """
-    folders = [evaluate_arm(workflow, arm, "val") for arm in arms]
     scores = [read_json(folder / "metrics.json") for folder in folders]
     values = [score["balanced_accuracy"] for score in scores]
     chosen = 1 if len(arms) > 1 and values[1] > values[0] else 0
-    names = [arm_name(workflow, arm) for arm in arms]
     write_json(
         output_dir / "choice.json",
         {
@@ -124,7 +141,7 @@ def train_arm(workflow: ConfigWorkflow, mixing: str) -> None:
     nested = nested_workflow(workflow, ["train"], mixing=mixing, baseline="")
     nested.parser.parse(reset=True)
     folder = Path(nested.parser.get_parsed_content("arm_dir"))
-    if stage_of(nested, "train", folder).complete():
+    if processes.agreed(stage_of(nested, "train", folder).complete()):
         logger.info("The arm %r is complete for these settings.", mixing)
         return
     nested.parser["run"] = ["$@train::trainer.run()"]
@@ -160,6 +177,8 @@ def publish_model(
         classifier_size: pixels that it sees.
         normalize_stain: what was done to its images, see `NormalizeStain`.
     """
+    if not processes.is_first():
+        return
     network.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True))
     deploy: Any = getattr(network, "deployed", None)
     published: Any = deploy() if deploy else network

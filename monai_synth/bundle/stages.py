@@ -12,6 +12,7 @@ from monai.utils import set_determinism
 from ..networks.base_models import fingerprint, resolve_base_model
 from ..networks.feature_encoder import encoder_fingerprint
 from ..networks.sharing import release_diffusion
+from ..utils import processes
 from ..utils.io import read_json, sha256_of
 from ..utils.lock import hold_folder
 from .errors import speak_plainly
@@ -75,6 +76,7 @@ def stage_of(workflow: ConfigWorkflow, name: str, folder: Path) -> Stage:
 
 
 FOLDERS = {"prior": "prior", "train_diffusion": "adapter", "generate": "synthetic", "filter": "filter_{filter}"}
+ONE_PROCESS = ("filter", "privacy", "study")  # what cannot be divided
 CONFIGS = ("train_diffusion", "generate", "filter", "assess", "privacy", "train")  # stages whose config has their name
 
 
@@ -137,7 +139,10 @@ def begin(name: str, folder: str) -> None:
     check_keys(workflow)
     vars(workflow)["stage"] = name
     parser = workflow.parser
-    hold_folder(parser.get_parsed_content("output_dir"))
+    processes.join()
+    if name in ONE_PROCESS:
+        processes.alone(f"{name}.json")
+    processes.first_only(lambda: hold_folder(parser.get_parsed_content("output_dir")))
     if name == "study":  # its runs begin one by one
         return
     set_determinism(seed=int(parser.get_parsed_content("seed")))
@@ -146,13 +151,14 @@ def begin(name: str, folder: str) -> None:
     check_settings(workflow)
     if name == "assess" and is_complete(Path(parser.get_parsed_content("synthetic_dir"))):
         return  # judges what is there, whatever it was made with
-    prepare_data(workflow)
+    processes.first_only(lambda: prepare_data(workflow))
     for parent in upstream_of(name, plain_settings(parser.config)):
         bring_up_to_date(workflow, parent)
     if name not in FOLDERS:
         release_diffusion()  # what follows needs the memory and not the base
     if name != "assess":
-        stage_of(workflow, name, Path(folder)).open()
+        stage = stage_of(workflow, name, Path(folder))
+        processes.first_only(stage.open)
 
 
 def is_complete(folder: Path) -> bool:
@@ -161,8 +167,10 @@ def is_complete(folder: Path) -> bool:
 
 
 def finish(name: str, folder: str) -> None:
-    """Last call of every config: notes that the stage is complete."""
-    current_stage(name, folder).close()
+    """Last call of every config: notes that the stage is complete, once it is in every process."""
+    processes.wait_for_all()
+    stage = current_stage(name, folder)
+    processes.first_only(stage.close)
 
 
 def forwarded(config: Any, other: Any) -> dict[str, Any]:
@@ -234,7 +242,7 @@ def bring_up_to_date(workflow: ConfigWorkflow, name: str, **override: Any) -> No
     )
     for parent in upstream_of(name, plain_settings(nested.parser.config)):
         bring_up_to_date(workflow, parent)
-    if stage_of(nested, name, folder).complete():
+    if processes.agreed(stage_of(nested, name, folder).complete()):
         logger.info("Stage %s is complete for these settings; its outputs in %s are used.", name, folder)
         return
     logger.info("Stage %s begins.", name)
@@ -249,7 +257,7 @@ def bring_prior_up_to_date(workflow: ConfigWorkflow) -> None:
         workflow, ["generate"], adapter_scope="none", images_per_class=count, synthetic_dir=str(folder)
     )
     nested.parser.parse(reset=True)
-    if not stage_of(nested, "generate", folder).complete():
+    if not processes.agreed(stage_of(nested, "generate", folder).complete()):
         logger.info("The base draws %d images of each class, so that it forgets less of what it knew.", count)
         execute(nested)
 

@@ -11,6 +11,7 @@ import torch
 from safetensors import safe_open
 
 from ..utils.io import PathLike, save_safetensors
+from ..utils.processes import rank
 from .records import Record
 
 
@@ -53,7 +54,7 @@ class FeatureStore:
 
     def add(self, hashes: Sequence[str], features: torch.Tensor) -> None:
         """Writes features of images, shape (B, D), as one more file."""
-        path = self.folder / f"features_{len(self.parts):05d}.safetensors"
+        path = self.folder / f"features_{len(self.parts):05d}_{rank():03d}.safetensors"
         known = {"encoder": self.encoder, "sha256": json.dumps(list(hashes))}
         save_safetensors(path, {"features": features.float().cpu().contiguous()}, known)
         self._note(path, hashes)

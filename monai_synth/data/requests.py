@@ -73,9 +73,21 @@ def plan_requests(
     ]
 
 
+def journal_of(output_dir: str | Path, process: int) -> Path:
+    """The journal that a process writes; each has its own, so that no line is torn by another."""
+    return Path(output_dir) / (JOURNAL if process == 0 else f"journal.{process}.jsonl")
+
+
 def read_journal(output_dir: str | Path) -> dict[str, dict[str, Any]]:
-    """The records of all images drawn so far by their relative path; a torn last line is passed over."""
-    path = Path(output_dir) / JOURNAL
+    """The records of all images drawn so far by their relative path, whichever process drew them."""
+    records: dict[str, dict[str, Any]] = {}
+    for path in sorted(Path(output_dir).glob("journal*.jsonl")):
+        records |= read_lines(path)
+    return records
+
+
+def read_lines(path: Path) -> dict[str, dict[str, Any]]:
+    """The records of one journal by their image's relative path; a torn last line is passed over."""
     records: dict[str, dict[str, Any]] = {}
     if not path.exists():
         return records

@@ -4,6 +4,7 @@ from .adapter_average import AdapterAverage
 from .adapter_saver import AdapterSaver
 from .epoch_seed import EpochSeed
 from .feature_saver import FeatureSaver
+from .gradient_average import GradientAverage
 from .gradient_clipping import GradientClipping
 from .neighbor_memory import NeighborMemory
 from .non_finite_loss import StopOnNonFiniteLoss
@@ -19,6 +20,7 @@ __all__ = [
     "AdapterSaver",
     "EpochSeed",
     "FeatureSaver",
+    "GradientAverage",
     "GradientClipping",
     "NeighborMemory",
     "PredictionSaver",

@@ -9,6 +9,7 @@ from ignite.engine import Engine, Events
 
 from ..networks.adapter_files import save_adapter
 from ..networks.lora import LoRADenoiser
+from ..utils.processes import is_first
 from .gradient_clipping import optimizer_steps
 
 
@@ -30,4 +31,5 @@ class AdapterSaver:
         engine.add_event_handler(Events.COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
-        save_adapter(self.network, self.folder, {**self.metadata, "steps": optimizer_steps(engine)})
+        if is_first():
+            save_adapter(self.network, self.folder, {**self.metadata, "steps": optimizer_steps(engine)})

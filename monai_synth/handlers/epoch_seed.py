@@ -10,6 +10,7 @@ import torch
 from ignite.engine import Engine, Events
 from monai.transforms import Compose, Randomizable
 
+from ..utils.processes import rank
 from ..utils.seeds import derived_seed
 
 
@@ -31,7 +32,8 @@ class EpochSeed:
         engine.add_event_handler(Events.EPOCH_STARTED, self)
 
     def __call__(self, engine: Any) -> None:
-        seed = derived_seed(self.seed, "epoch", engine.state.epoch) % 2**32
+        own = [rank()] if rank() else []  # every process draws other images
+        seed = derived_seed(self.seed, "epoch", engine.state.epoch, *own) % 2**32
         random.seed(seed)
         np.random.seed(seed)
         torch.manual_seed(seed)

@@ -15,6 +15,7 @@ from monai.utils import CommonKeys as Keys
 from ..metrics.classification import classification_metrics
 from ..report.figures import draw_confusion
 from ..utils.io import atomic_path, write_json
+from ..utils.processes import is_first
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +55,9 @@ class PredictionSaver:
             self.rows.append({**record, "probabilities": row})
 
     def write(self, engine: Engine) -> None:
-        """Writes the files."""
+        """Writes the files; of several processes, which all see the same images, the first does."""
+        if not is_first():
+            return
         probabilities = torch.stack([row["probabilities"] for row in self.rows]).numpy().astype(np.float64)
         known = all("label" in row for row in self.rows)
         labels = [int(row["label"]) for row in self.rows] if known else []

@@ -10,6 +10,8 @@ from typing import Any
 from ignite.engine import Engine, Events
 from tqdm import tqdm
 
+from ..utils.processes import is_first
+
 _silent = ContextVar("_silent", default=False)
 
 
@@ -48,7 +50,7 @@ class Progress:
             initial=engine.state.iteration,
             desc=self.description,
             unit=self.unit,
-            disable=_silent.get(),
+            disable=_silent.get() or not is_first(),
         )
 
     def __call__(self, engine: Engine) -> None:

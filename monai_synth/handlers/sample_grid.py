@@ -14,6 +14,7 @@ from ..data.synthetic_png import write_synthetic_png
 from ..engines.prepare_batch import SamplingPrepareBatch
 from ..inferers.sampling import SamplingInferer
 from ..networks.lora import LoRADenoiser
+from ..utils.processes import is_first
 from .gradient_clipping import optimizer_steps
 
 
@@ -52,7 +53,7 @@ class SampleGrid:
 
     def __call__(self, engine: Engine) -> None:
         path = self.folder / f"samples_{optimizer_steps(engine):06d}.png"
-        if path.exists():  # the last epoch and the end are the same step
+        if path.exists() or not is_first():  # the last epoch and the end are the same step
             return
         device = next(self.network.parameters()).device
         rows = []

@@ -12,9 +12,10 @@ from monai.utils import CommonKeys as Keys
 from torch import Tensor
 
 from ..data.records import save_datalist
-from ..data.requests import JOURNAL, read_journal
+from ..data.requests import journal_of, read_journal, read_lines
 from ..data.synthetic_png import write_synthetic_png
 from ..utils.io import sha256_of, write_text
+from ..utils.processes import count, first_only, rank, wait_for_all
 
 
 class SampleSaver:
@@ -38,6 +39,7 @@ class SampleSaver:
         self.num_threads = num_threads
         self.pool: ThreadPoolExecutor | None = None
         self.waiting: list[Future] = []
+        self.journal = journal_of(self.output_dir, 0)
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.STARTED, self.open)
@@ -47,7 +49,8 @@ class SampleSaver:
     def open(self, engine: Engine) -> None:
         """Starts the writers, on a journal whose every line is whole."""
         self.output_dir.mkdir(parents=True, exist_ok=True)
-        write_text(self.output_dir / JOURNAL, _lines(list(read_journal(self.output_dir).values())))
+        self.journal = journal_of(self.output_dir, rank())
+        write_text(self.journal, _lines(list(read_lines(self.journal).values())))
         self.pool = ThreadPoolExecutor(self.num_threads)
 
     def __call__(self, engine: Any) -> None:
@@ -71,27 +74,37 @@ class SampleSaver:
         self.waiting = []
         if not records:
             return
-        with open(self.output_dir / JOURNAL, "a", encoding="utf-8") as file:
+        with open(self.journal, "a", encoding="utf-8") as file:
             file.write(_lines(records))
             file.flush()
 
     def close(self, engine: Engine) -> None:
-        """Ends the writers and writes the datalist of all images in the journal."""
+        """Ends the writers; alone, writes the datalist of all images in the journal."""
         self.flush()
         if self.pool is not None:
             self.pool.shutdown()
             self.pool = None
-        write_synthetic_datalist(self.output_dir, self.class_names)
+        if count() == 1:  # others may still be drawing
+            write_synthetic_datalist(self.output_dir, self.class_names)
 
 
 def write_synthetic_datalist(output_dir: str | Path, class_names: list[str]) -> Path:
-    """Writes `datalist.json` over all images in a folder's journal, and gives its path."""
+    """Writes `datalist.json` over all images in a folder's journals when every process has drawn its own.
+
+    Returns:
+        Its path.
+    """
     output_dir = Path(output_dir)
+    path = output_dir / "datalist.json"
+    wait_for_all()
+    first_only(lambda: _write_datalist(output_dir, class_names, path))
+    return path
+
+
+def _write_datalist(output_dir: Path, class_names: list[str], path: Path) -> None:
     records = sorted(read_journal(output_dir).values(), key=lambda record: (record["label"], record["image"]))
     records = [{**record, "image": str(output_dir / record["image"])} for record in records]
-    path = output_dir / "datalist.json"
     save_datalist(path, records, class_names, output_dir)
-    return path
 
 
 def _lines(records: list[dict[str, Any]]) -> str:

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from ..utils.io import load_tensors, read_json, save_tensors, sha256_of, write_json
+from ..utils.processes import is_first
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +52,8 @@ class TrainingState:
         engine.add_event_handler(Events.COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
+        if not is_first():  # all have the same
+            return
         state: dict[str, Any] = {
             "epoch": engine.state.epoch,
             "iteration": engine.state.iteration,

@@ -21,7 +21,7 @@ class SamplingInferer(Inferer):
         num_inference_steps: denoising steps.
         guidance_scale: weight of the prompt; 1 is none and halves the work.
         guidance_interval: lowest and highest noise level (sigma) at which guidance acts; None is all of them.
-        scheduler: "dpmsolver++" (with Stable Diffusion 1.x, 2.x and XL at the noise levels of Karras et al.) or "unipc";
+        scheduler: "dpmsolver++" (with 1.x, 2.x and XL at noise levels that are spaced as by Karras et al.) or "unipc";
             with 1.x, 2.x and XL also "dpmsolver++_trailing" (evenly spaced timesteps), "ddim" or "pndm", with 3.x also
             "euler".
 

@@ -152,10 +152,9 @@ def test_validation_images_decide_which_classifier_is_kept(settings, monkeypatch
             [scores["none"] | {"balanced_accuracy": values[0]}] + [scores["none"] | {"balanced_accuracy": values[1]}]
         )
         with monkeypatch.context() as patch:
-            patch.setattr(comparison, "evaluate_arm", lambda workflow, arm, role: arms[arm] / "evaluation_val")
-            patch.setattr(comparison, "arm_name", lambda workflow, arm: arm)
             patch.setattr(comparison, "read_json", lambda path: next(written))
-            said = comparison.choose_arm(None, ["none", "real+synthetic"], folder)
+            folders = [path / "evaluation_val" for path in arms.values()]
+            said = comparison.choose_arm(list(arms), list(arms), folders, folder)
         assert f"Kept: the classifier of {kept}." in said and ("left out" in said) == (kept == "none")
         assert comparison.chosen_arm("", str(folder)) == str(arms[kept])
     shutil.rmtree(folder / "classifier")

@@ -1,0 +1,128 @@
+"""Several processes of one run, as torchrun starts them: who writes, who does what, and who waits for whom.
+
+Without torchrun there is one process and nothing here does anything.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+
+T = TypeVar("T")
+PATIENCE = timedelta(hours=24)  # one process may scan a large data set while the others wait
+
+
+def join() -> None:
+    """Meets the other processes that torchrun has started, over nccl with GPUs and gloo without.
+
+    Raises:
+        RuntimeError: when there are fewer GPUs on the machine than processes.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2 or dist.is_initialized():
+        return
+    if torch.cuda.is_available():
+        local, here = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+        if local >= here:
+            raise RuntimeError(
+                f"torchrun starts process {local} on this machine, which has {here} GPUs, counted from 0. Ask for "
+                f"--nproc_per_node {here} or fewer."
+            )
+        torch.cuda.set_device(local)
+    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
+
+
+def best_device() -> torch.device:
+    """The GPU that belongs to this process, or the CPU where there is none."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+
+
+def rank() -> int:
+    """The number of this process, 0 for the first or only one."""
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def count() -> int:
+    """How many processes the run has."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def is_first() -> bool:
+    """Whether this is the process that writes what all share."""
+    return rank() == 0
+
+
+def wait_for_all() -> None:
+    """Waits until every process has come here."""
+    if count() > 1:
+        dist.barrier()
+
+
+def agreed(value: T) -> T:
+    """What the first process says, so that all go the same way."""
+    if count() == 1:
+        return value
+    values = [value]
+    dist.broadcast_object_list(values, src=0)
+    return values[0]
+
+
+def first_only(function: Callable[[], T]) -> T:
+    """Runs a function in the first process while the others wait, and gives its result in all of them.
+
+    Raises:
+        RuntimeError: in the other processes, when the function raises in the first; what it raises is raised there.
+    """
+    if count() == 1:
+        return function()
+    result: Any = None
+    error: Exception | None = None
+    if is_first():
+        try:
+            result = function()
+        except Exception as raised:  # told to the others, who would wait for ever, and raised below
+            error = raised
+    message = agreed(None if error is None else str(error))
+    if error is not None:
+        raise error
+    if message is not None:
+        raise RuntimeError(f"The first process stopped: {message}")
+    return agreed(result)
+
+
+def share(items: Sequence[T]) -> list[T]:
+    """This process's part of a list: every n-th item, so that all classes are shared evenly."""
+    return list(items[rank() :: count()])
+
+
+def per_process(batch_size: int) -> int:
+    """This process's part of a batch, so that a step sees as many images however many processes there are.
+
+    Raises:
+        ValueError: when the batch cannot be divided.
+    """
+    if batch_size % count():
+        raise ValueError(
+            f"A batch of {batch_size} images cannot be divided among {count()} processes. Choose a multiple of "
+            f"{count()}, or another number of processes."
+        )
+    return batch_size // count()
+
+
+def alone(what: str) -> None:
+    """Refuses more than one process for what cannot be divided.
+
+    Raises:
+        RuntimeError: under torchrun with several processes.
+    """
+    if count() > 1:
+        raise RuntimeError(
+            f"{what} runs in one process, but torchrun has started {count()}. Run it without torchrun first; the other "
+            "configs find its outputs."
+        )

@@ -1,0 +1,167 @@
+"""Several processes of one run, started as a user starts them: torchrun, here over gloo on the CPU."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from monai_synth.data import load_datalist
+from monai_synth.data.requests import read_journal
+from monai_synth.utils import processes, read_json
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = {
+    "image_size": 32,
+    "classifier_size": 32,
+    "shots": 3,
+    "rank": 2,
+    "max_steps": 2,
+    "adapter_batch_size": 4,
+    "images_per_class": 3,
+    "num_inference_steps": 2,
+    "classifier": "test_resnet",
+    "classifier_steps": 2,
+    "batch_size": 4,
+    "device": "cpu",
+}
+
+
+@pytest.fixture
+def settings(miniature, image_folder, tmp_path):
+    return {
+        **SMALL,
+        "dataset_dir": str(image_folder({"benign": 20, "malignant": 20})),
+        "output_dir": str(tmp_path / "out"),
+        "base_model": str(miniature()),
+    }
+
+
+def command(config, settings, count):
+    """The command line of a config under torchrun, with the settings that it knows."""
+    path = ROOT / "bundles" / "colon" / "configs" / f"{config}.json"
+    known = json.loads(path.read_text())
+    given = [word for key, value in settings.items() if key in known for word in (f"--{key}", str(value))]
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(count)]
+    return [*start, "-m", "monai.bundle", "run", "--config_file", str(path), *given]
+
+
+def run(config, settings, count):
+    done = subprocess.run(
+        command(config, settings, count), capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def pixels(folder):
+    return {str(path.relative_to(folder)): np.asarray(Image.open(path)).astype(int) for path in folder.rglob("*.png")}
+
+
+def test_two_processes_draw_what_one_draws(settings, tmp_path):
+    settings |= {"adapter_scope": "none"}
+    drawn = {}
+    for count in (1, 2):
+        out = tmp_path / f"by_{count}"
+        code, text = run("generate", {**settings, "output_dir": str(out)}, count)
+        assert code == 0, text
+        drawn[count] = pixels(out / "synthetic")
+        assert len(load_datalist(out / "synthetic" / "datalist.json")) == 6
+    journals = sorted(path.name for path in (tmp_path / "by_2" / "synthetic").glob("journal*"))
+    assert journals == ["journal.1.jsonl", "journal.jsonl"]
+    shares = [(tmp_path / "by_2" / "synthetic" / name).read_text().count("\n") for name in journals]
+    assert shares == [3, 3]
+    assert drawn[1].keys() == drawn[2].keys()
+    for name, image in drawn[1].items():
+        assert np.abs(image - drawn[2][name]).max() <= 2  # of 255, other batches
+    # another number of processes goes on, here with more of them than images are missing
+    out = tmp_path / "by_2"
+    (out / "synthetic" / "benign" / "benign_000001.png").unlink()
+    record = read_json(out / "synthetic" / "run.json")
+    (out / "synthetic" / "run.json").write_text(json.dumps({**record, "complete": False}))
+    code, text = run("generate", {**settings, "output_dir": str(out)}, 3)
+    assert code == 0, text
+    assert len(read_journal(out / "synthetic")) == 6 and pixels(out / "synthetic").keys() == drawn[1].keys()
+    assert read_json(out / "synthetic" / "run.json")["complete"]
+
+
+@pytest.mark.slow
+def test_the_whole_job_runs_in_two_processes(settings):
+    code, text = run("train", settings, 2)
+    assert code == 0, text
+    out = Path(settings["output_dir"])
+    assert text.count("Stage train_diffusion begins") == 2  # both take part
+    assert "real + synthetic" in (out / "results.txt").read_text()
+    assert read_json(out / "adapter" / "run.json")["complete"]
+    code, text = run("filter", settings, 2)
+    assert code != 0 and "filter.json runs in one process, but torchrun has started 2" in text
+    code, text = run("train", {**settings, "output_dir": settings["output_dir"] + "_3"}, 3)
+    assert code != 0 and "batch of 4 images cannot be divided among 3 processes" in text
+
+
+@pytest.mark.slow
+def test_a_lost_process_is_started_again_and_nothing_is_missing(settings):
+    settings |= {"adapter_scope": "none", "images_per_class": 12, "generation_batch_size": 2}
+    words = command("generate", settings, 2)
+    words.insert(words.index("--nproc_per_node"), "--max_restarts=2")
+    drawing = subprocess.Popen(words, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True)
+    folder = Path(settings["output_dir"]) / "synthetic"
+    for _ in range(600):
+        if len(read_journal(folder)) >= 4:
+            break
+        time.sleep(0.1)
+    workers = subprocess.run(["pgrep", "-P", str(drawing.pid)], capture_output=True, text=True).stdout.split()
+    os.kill(int(workers[-1]), signal.SIGKILL)
+    _, text = drawing.communicate(timeout=300)
+    assert drawing.returncode == 0, text
+    records = load_datalist(folder / "datalist.json")
+    assert len(records) == len({record["image"] for record in records}) == 24
+    assert all(Path(record["image"]).is_file() for record in records)
+
+
+def _average(process, port, folder):
+    os.environ |= {"WORLD_SIZE": "2", "RANK": str(process), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    torch.set_num_threads(1)
+    processes.join()
+    from types import SimpleNamespace
+
+    from monai_synth.handlers import GradientAverage
+
+    torch.manual_seed(process)  # different weights, which the first's replace
+    network = torch.nn.Linear(3, 2)
+    average = GradientAverage(network.parameters())
+    average.align(None)
+    data = torch.arange(12.0).view(4, 3)
+    network(data[2 * process : 2 * process + 2]).square().mean().backward()
+    average(SimpleNamespace(state=SimpleNamespace(iteration=1, epoch_length=1), accumulation_steps=1))
+    assert processes.share([1, 2, 3]) == [[1, 3], [2]][process] and processes.per_process(6) == 3
+    assert processes.agreed(process) == 0 and processes.first_only(lambda: "first") == "first"
+    try:
+        processes.first_only(lambda: 1 / 0)
+    except (ZeroDivisionError, RuntimeError) as error:
+        assert isinstance(error, (ZeroDivisionError, RuntimeError)[process]) and "division by zero" in str(error)
+    torch.save([network.weight.data, network.weight.grad], Path(folder) / f"{process}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_gradients_of_two_processes_are_those_of_one_with_the_whole_batch(tmp_path):
+    torch.multiprocessing.spawn(_average, (29000 + os.getpid() % 900, str(tmp_path)), nprocs=2)
+    (weight, first), (other, second) = (torch.load(tmp_path / f"{process}.pt") for process in (0, 1))
+    assert torch.equal(weight, other) and torch.equal(first, second)
+    torch.manual_seed(0)
+    network = torch.nn.Linear(3, 2)
+    network(torch.arange(12.0).view(4, 3)).square().mean().backward()
+    torch.testing.assert_close(first, network.weight.grad)
+
+
+def test_one_process_is_not_bothered():
+    assert (processes.rank(), processes.count(), processes.is_first()) == (0, 1, True)
+    assert processes.share([1, 2]) == [1, 2] and processes.first_only(lambda: 3) == 3
+    processes.alone("filter.json")
+    processes.wait_for_all()
