@@ -182,6 +182,22 @@ def test_the_base_draws_what_a_fine_tuning_shall_not_forget(settings):
     assert {record["class_name"] for record in learned} == {"benign"}
 
 
+def test_two_runs_give_equal_files_and_single_images_do_not_depend_on_the_others(settings, tmp_path):
+    """The contract of docs/determinism.md: the same seed, the same bytes; batch 1, whatever else is drawn."""
+    hashes = {}
+    for name, more in (("first", {}), ("again", {}), ("single", {}), ("more", {"images_per_class": 5})):
+        batch = {"generation_batch_size": 1} if name in ("single", "more") else {}
+        out = tmp_path / name
+        run("generate", {**settings, "output_dir": str(out)}, **batch, **more)
+        files = {
+            **files_of(out / "synthetic"),
+            "adapter": sha256_of(out / "adapter" / "pytorch_lora_weights.safetensors"),
+        }
+        hashes[name] = files
+    assert hashes["first"] == hashes["again"] and len(hashes["first"]) == 7
+    assert hashes["single"].items() <= hashes["more"].items() and len(hashes["more"]) == 11
+
+
 def test_another_data_set_is_judged_at_the_end(settings, image_folder):
     other = image_folder({"benign": 5, "malignant": 4}, size=48, name="other")
     run("train", settings, external_dir=str(other))
