@@ -33,6 +33,7 @@ def _add_check(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--groups", help="pattern over the path whose first group names the patient or slide")
     parser.add_argument("--shots", type=int, help="images per class that will be asked for")
     parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--pairs", help="path of a PNG that shows the pairs of images that may be copies, side by side")
     parser.set_defaults(run=_check)
 
 
@@ -42,6 +43,12 @@ def _check(options: argparse.Namespace) -> int:
 
     findings = check(options.source, groups=options.groups, shots=options.shots)
     errors = sum(finding.level == "error" for finding in findings)
+    if options.pairs:
+        from .report.figures import draw_pairs
+
+        pairs = [(finding.pair, finding.message) for finding in findings if finding.pair]
+        drawn = draw_pairs(pairs, options.pairs) if pairs else "no picture, since no pair is in doubt"
+        print(f"Pairs to look at: {drawn}.", file=sys.stderr)
     if options.json:
         print(json.dumps(findings_as_json(findings), indent=2, ensure_ascii=False))
     else:

@@ -1,5 +1,7 @@
 import json
 
+from PIL import Image
+
 from monai_synth.__main__ import main
 
 
@@ -47,3 +49,15 @@ def test_a_new_bundle_names_its_prompts(image_folder, tmp_path, capsys):
 def test_a_report_needs_a_run(tmp_path, capsys):
     assert main(["report", str(tmp_path)]) == 2
     assert "There is no datalist" in capsys.readouterr().err
+
+
+def test_pairs_that_may_be_copies_are_drawn(image_folder, tmp_path, capsys):
+    folder = image_folder({"a": 12, "b": 12}, size=64)
+    picture = tmp_path / "pairs.png"
+    assert main(["check", str(folder), "--pairs", str(picture)]) == 0
+    assert "no pair is in doubt" in capsys.readouterr().err and not picture.exists()
+    original = Image.open(folder / "a" / "a_000.png")
+    original.rotate(90).resize((70, 70)).save(folder / "b" / "turned.png")
+    assert main(["check", str(folder), "--pairs", str(picture)]) == 0
+    assert str(picture) in capsys.readouterr().err
+    assert Image.open(picture).size[0] > 300 and len(Image.open(picture).convert("RGB").getcolors(10**6)) > 500

@@ -51,6 +51,9 @@ def join_near_duplicates(records: list[Record], base: Path) -> list[Finding]:
         first, second = (os.path.relpath(records[place]["image"], base) for place in pair[:2])
         return first, second
 
+    def paths(pair: tuple[int, int, float]) -> tuple[str, str]:
+        return records[pair[0]]["image"], records[pair[1]]["image"]
+
     findings = []
     if together:
         count = sum(map(len, together))
@@ -63,10 +66,10 @@ def join_near_duplicates(records: list[Record], base: Path) -> list[Finding]:
         if records[pair[0]]["class_name"] != records[pair[1]]["class_name"]:
             first, second = names(pair)
             message = f"looks like {second} (similarity {pair[2]:.2f}), which is in another class. Look at both."
-            findings.append(Finding("warning", first, message))
+            findings.append(Finding("warning", first, message, paths(pair)))
     for pair in sorted(found.borderline, key=lambda pair: abs(pair[2] - found.threshold))[:SHOWN]:
         first, second = names(pair)
         kept = "together with" if pair[2] >= found.threshold else "apart from"
         message = f"is borderline: similarity {pair[2]:.2f}, kept {kept} {second}."
-        findings.append(Finding("warning", first, message))
+        findings.append(Finding("warning", first, message, paths(pair)))
     return findings

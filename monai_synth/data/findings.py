@@ -16,11 +16,13 @@ class Finding:
         level: "error" stops every run; "warning" does not.
         path: file, folder or class it is about.
         message: what it is and what to do.
+        pair: paths of the two images that it is about, where they are to be looked at side by side.
     """
 
     level: str
     path: str
     message: str
+    pair: tuple[str, str] | None = None
 
 
 def findings_as_json(findings: Sequence[Finding]) -> list[dict[str, str]]:

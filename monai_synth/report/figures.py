@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 import numpy as np
+from PIL import Image
 
 from ..data.images import read_image
 from ..utils.io import atomic_path
@@ -84,6 +86,36 @@ def draw_real_and_synthetic(
             -0.12, 0.5, f"{name}\n{origin}", transform=axes[line, 0].transAxes, ha="right", va="center", fontsize=8
         )
     save_figure(figure, path)
+
+
+def draw_pairs(pairs: Sequence[tuple[tuple[str, str], str]], path: str | Path, num_columns: int = 3) -> Path:
+    """Draws pairs of images side by side, each with a sentence below, and gives the path.
+
+    Args:
+        pairs: paths of the two images, and what is said of them.
+        path: of the PNG.
+        num_columns: pairs in a row.
+    """
+    rows = -(-len(pairs) // num_columns)
+    width = 2 * TILE_INCHES + 0.5
+    figure, axes = plt.subplots(
+        rows,
+        num_columns,
+        figsize=(width * num_columns, (TILE_INCHES + 0.95) * rows),
+        squeeze=False,
+        layout="constrained",
+    )
+    for cell in axes.flat:
+        cell.axis("off")
+    for cell, (names, sentence) in zip(axes.flat, pairs):
+        sides = [
+            Image.fromarray((_square(read_image(name)) * 255).astype(np.uint8)).resize((192, 192)) for name in names
+        ]
+        gap = np.full((192, 8, 3), 255, np.uint8)
+        cell.imshow(np.concatenate([np.asarray(sides[0]), gap, np.asarray(sides[1])], axis=1))
+        caption = textwrap.fill(f"{Path(names[0]).name}: {sentence}", 46)
+        cell.text(0.5, -0.04, caption, transform=cell.transAxes, ha="center", va="top", fontsize=5.5)
+    return save_figure(figure, path)
 
 
 def _square(image: np.ndarray) -> np.ndarray:
