@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import torch
@@ -9,6 +10,8 @@ from monai.inferers import Inferer
 from torch import Tensor, nn
 
 from ..networks.diffusion import Conditioning, LatentDiffusion
+
+logger = logging.getLogger(__name__)
 
 
 class SamplingInferer(Inferer):
@@ -78,7 +81,26 @@ class SamplingInferer(Inferer):
 
         Raises:
             RuntimeError: when an image holds numbers that are not finite, which would be written as black.
+            torch.OutOfMemoryError: when the memory of the GPU is too small for one image; a batch for which it is too
+                small is drawn in halves, which gives the same images.
         """
+        try:
+            return self.draw(inputs, network, context, empty)
+        except torch.OutOfMemoryError:
+            if len(inputs) == 1:
+                raise
+            half = len(inputs) // 2
+        # Out of the handler, so that the error's traceback no longer holds the tensors that did not fit.
+        torch.cuda.empty_cache()
+        logger.warning("%d images at once need more memory than there is; drawing %d at once.", len(inputs), half)
+        parts = []
+        for part in (slice(None, half), slice(half, None)):
+            features = ({name: value[part] for name, value in which.items()} for which in (context, empty))
+            parts.append(self(inputs[part], network, *features))
+        return torch.cat(parts)
+
+    def draw(self, inputs: Tensor, network: nn.Module, context: Conditioning, empty: Conditioning) -> Tensor:
+        """The images of a batch, as `__call__` gives them, all at once."""
         scheduler = self.build_scheduler()
         latents = inputs * getattr(scheduler, "init_noise_sigma", 1.0)  # flow matching begins with the noise itself
         for timestep in scheduler.timesteps:

@@ -106,3 +106,27 @@ def test_timesteps_are_spaced_as_karras_says(top, last):
     roots = levels[1:] ** (1 / 7)  # the seventh roots are evenly spaced
     assert torch.allclose(roots.diff(), roots.diff().mean().expand(10), rtol=0.15)
     assert karras_timesteps(sigmas, 1) == [999]
+
+
+def test_a_batch_that_does_not_fit_is_drawn_in_halves(diffusion, caplog):
+    sizes = []
+
+    class Small(Denoiser):
+        def forward(self, x, timesteps=None, context=None):
+            sizes.append(len(x))
+            if len(x) > 4:  # guidance doubles the batch
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return super().forward(x, timesteps, context)
+
+    seeds = [1, 2, 3, 4, 5]
+    noise, _, _, features = SamplingPrepareBatch(diffusion, 32)({"seed": seeds, "prompt": [f"cell {s}" for s in seeds]})
+    images = SamplingInferer(diffusion, 4)(noise, Small(diffusion), **features)
+    torch.testing.assert_close(images, draw(diffusion, seeds), atol=1e-5, rtol=0)
+    assert max(sizes[-8:]) <= 4 and "drawing 2 at once" in caplog.text
+
+    class Tiny(Denoiser):
+        def forward(self, x, timesteps=None, context=None):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        SamplingInferer(diffusion, 4)(noise, Tiny(diffusion), **features)
