@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from torch import Tensor
 from ..utils.io import save_safetensors, sha256_of
 from .diffusion import LatentDiffusion
 from .lora import Denoiser, LoRADenoiser, has_adapter, lora_layers, remove_adapter, strip_adapter
+
+logger = logging.getLogger(__name__)
 
 ADAPTER_FILE = "pytorch_lora_weights.safetensors"
 METADATA_KEY = "monai_synth"
@@ -135,6 +138,13 @@ def load_adapter(diffusion: LatentDiffusion, folder: str | Path | None) -> Denoi
 
 def _check_origin(diffusion: LatentDiffusion, folder: str | Path) -> None:
     metadata = read_adapter_metadata(folder)
+    if "base_fingerprint" not in metadata:
+        logger.warning(
+            "The adapter in %s, of another program, does not say which base it was trained on; that it was %s is taken "
+            "on trust.",
+            folder,
+            diffusion.base_model,
+        )
     trained_on = metadata.get("base_fingerprint", diffusion.fingerprint)
     if trained_on != diffusion.fingerprint:
         raise ValueError(

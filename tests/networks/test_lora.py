@@ -154,6 +154,16 @@ def test_an_adapter_of_another_base_is_refused(miniature, tmp_path):
         load_adapter(other, tmp_path)
 
 
+def test_an_adapter_that_names_no_base_is_taken_with_a_warning(miniature, tmp_path, caplog):
+    diffusion, network = trained(miniature())
+    save_adapter(network, tmp_path, {"base_fingerprint": diffusion.fingerprint})
+    load_adapter(LatentDiffusion(str(miniature())), tmp_path)
+    assert "does not say" not in caplog.text
+    save_adapter(network, tmp_path, {})
+    load_adapter(LatentDiffusion(str(miniature())), tmp_path)
+    assert "does not say which base it was trained on" in caplog.text
+
+
 def test_without_an_adapter_the_base_draws(miniature):
     diffusion = LatentDiffusion(str(miniature()))
     network = load_adapter(diffusion, None)
