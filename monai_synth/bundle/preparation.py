@@ -76,7 +76,14 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "lora_init": ("gaussian", "kaiming", "pissa"),
     **{
         name: (False, True)
-        for name in ("use_dora", "use_rslora", "gradient_checkpointing", "train_text_encoder", "find_duplicates")
+        for name in (
+            "use_dora",
+            "use_rslora",
+            "gradient_checkpointing",
+            "train_text_encoder",
+            "find_duplicates",
+            "match_colors",
+        )
     },
 }
 

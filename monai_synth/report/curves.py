@@ -71,7 +71,33 @@ def draw_forest(labels: Sequence[str], differences: Sequence[Difference], path: 
     axes.axvline(0, color="#444444", linewidth=0.9)
     axes.set_yticks(range(len(labels)), labels, fontsize=8)
     axes.set_ylim(len(labels) - 0.5, -0.5)
-    axes.set_xlabel(f"difference in balanced accuracy from {reference!r}, 95 % interval")
+    figure.supxlabel(f"difference in balanced accuracy from {reference!r}, 95 % interval", fontsize=9)
+    axes.grid(axis="x", color="#dddddd", linewidth=0.6)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    return save_figure(figure, path)
+
+
+def draw_distance_dots(
+    values: Mapping[str, Sequence[float]], bounds: Mapping[str, tuple[float, float]], path: str | Path, label: str
+) -> Path:
+    """Draws the distances of each class, a dot for each draw of the shots, between their floor and ceiling.
+
+    Args:
+        values: distances by class.
+        bounds: floor (real against real) and ceiling (the nearest wrong class) by class; NaN is not drawn.
+        path: of the PNG.
+        label: of the distance.
+    """
+    figure, axes = plt.subplots(figsize=(7.2, 1.2 + 0.36 * len(values)), layout="constrained")
+    for place, (name, distances) in enumerate(values.items()):
+        floor, ceiling = bounds[name]
+        axes.plot([floor, ceiling], [place, place], color="#bbbbbb", linewidth=5, solid_capstyle="butt", zorder=1)
+        axes.plot(floor, place, "|", color="#3b8f5a", markersize=15, markeredgewidth=2.5)
+        axes.plot(ceiling, place, "|", color="#d1603d", markersize=15, markeredgewidth=2.5)
+        axes.plot(distances, [place] * len(distances), "o", color=COLORS[0], markersize=6, alpha=0.85)
+    axes.set_yticks(range(len(values)), list(values), fontsize=8)
+    axes.set_ylim(len(values) - 0.5, -0.5)
+    figure.supxlabel(f"{label}; green: real against real, red: the nearest wrong class", fontsize=8)
     axes.grid(axis="x", color="#dddddd", linewidth=0.6)
     axes.spines[["top", "right", "left"]].set_visible(False)
     return save_figure(figure, path)

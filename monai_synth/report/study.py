@@ -12,7 +12,7 @@ import numpy as np
 
 from ..metrics.statistics import Difference, holm, paired_bootstrap
 from ..utils.io import read_json, write_text
-from .curves import draw_curves, draw_forest
+from .curves import draw_curves, draw_distance_dots, draw_forest
 from .figures import draw_confusion
 from .tables import text_table, write_rows
 
@@ -20,6 +20,7 @@ Row = dict[str, str]
 
 DRAW = ("fold", "seed")  # what makes another draw of the shots
 NUMBERS = ("balanced_accuracy", "macro_f1", "auroc", "accuracy", "majority_share", "num_images")
+DISTANCE = "unbiased KID x 1000 to real images (0: as other real ones)"
 EXTERNAL = "external_"  # what these are called on the other data set
 VALIDATION = "val_balanced_accuracy"
 RESULTS = (*NUMBERS, *(EXTERNAL + name for name in NUMBERS), VALIDATION, "seconds", "folder")
@@ -194,15 +195,18 @@ def curves_of(rows: Sequence[Row], axis: str) -> dict[str, dict[float, list[floa
     return curves
 
 
-def label_of(row: Mapping[str, Any]) -> str:
-    """A comparison's arm and settings in one line."""
-    numbers = (
-        *("arm", "draws", "reference", "balanced_accuracy", "difference", "low", "high", "p", "p_holm", "verdict"),
-        *("kept", "chosen", "chosen_difference", "chosen_low", "chosen_high"),
-    )
-    return ", ".join(
-        [row["arm"], *(f"{key} {value}" for key, value in row.items() if key not in numbers and value != "")]
-    )
+COMPARED = (
+    *("arm", "draws", "reference", "balanced_accuracy", "difference", "low", "high", "p", "p_holm", "verdict"),
+    *("kept", "chosen", "chosen_difference", "chosen_low", "chosen_high"),
+)
+
+
+def labels_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Each comparison's arm, and those of its settings that are not the same in all comparisons, in one line."""
+    settings = [key for key in rows[0] if key not in COMPARED]
+    varying = [key for key in settings if len({str(row.get(key, "")) for row in rows}) > 1]
+    told = [[f"{key} {row[key]}" for key in varying if row.get(key, "") != ""] for row in rows]
+    return [", ".join([row["arm"], *words]) for row, words in zip(rows, told)]
 
 
 def write_study_report(folder: str | Path, reference: str) -> list[Path]:
@@ -245,10 +249,12 @@ def draw_distances(folder: Path) -> list[Path]:
     curves: dict[str, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
         curves[row["class_name"]][float(row.get("shots") or 0)].append(1000 * float(row["kid"]))
-    if not curves:
-        return []
-    label = "unbiased KID x 1000 to real images (0: as other real ones)"
-    return [draw_curves(curves, "real images per class", folder / "distance_per_class.png", label)]
+    path = folder / "distance_per_class.png"
+    if len({shots for points in curves.values() for shots in points}) > 1:
+        return [draw_curves(curves, "real images per class", path, DISTANCE)]
+    bounds = {row["class_name"]: tuple(1000 * float(row[key] or "nan") for key in ("floor", "ceiling")) for row in rows}
+    values = {name: next(iter(points.values())) for name, points in curves.items()}
+    return [draw_distance_dots(values, bounds, path, DISTANCE)] if values else []
 
 
 def write_comparison(
@@ -260,5 +266,4 @@ def write_comparison(
     table = folder / f"comparison{suffix}.csv"
     write_rows(table, compared)
     differences = [Difference(row["difference"], row["low"], row["high"]) for row in compared]
-    labels = [label_of(row) for row in compared]
-    return [table, draw_forest(labels, differences, folder / f"differences{suffix}.png", reference)]
+    return [table, draw_forest(labels_of(compared), differences, folder / f"differences{suffix}.png", reference)]

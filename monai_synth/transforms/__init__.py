@@ -4,6 +4,7 @@ from .color import RandHSVJitterd, RandJPEGd, RandPolicyd
 from .latents import EncodeLatent, EncodeLatentd, EncodePromptd, RandLatentView, RandLatentViewd
 from .macenko import NormalizeStain, NormalizeStaind, normalize_stain, tissue_share
 from .prompts import PromptFromClass, PromptFromClassd
+from .reinhard import MatchColorsd, match_colors
 from .stain import RandStainJitter, RandStainJitterd
 from .tile import LoadTile, LoadTiled, ResizeCrop, ResizeCropd
 from .views import SelectViewd, dihedral_views
@@ -14,6 +15,7 @@ __all__ = [
     "EncodePromptd",
     "LoadTile",
     "LoadTiled",
+    "MatchColorsd",
     "NormalizeStain",
     "NormalizeStaind",
     "PromptFromClass",
@@ -29,6 +31,7 @@ __all__ = [
     "ResizeCropd",
     "SelectViewd",
     "dihedral_views",
+    "match_colors",
     "normalize_stain",
     "tissue_share",
 ]
