@@ -252,7 +252,9 @@ def draw_distances(folder: Path) -> list[Path]:
     path = folder / "distance_per_class.png"
     if len({shots for points in curves.values() for shots in points}) > 1:
         return [draw_curves(curves, "real images per class", path, DISTANCE)]
-    bounds = {row["class_name"]: tuple(1000 * float(row[key] or "nan") for key in ("floor", "ceiling")) for row in rows}
+    bounds = {
+        row["class_name"]: (1000 * float(row["floor"] or "nan"), 1000 * float(row["ceiling"] or "nan")) for row in rows
+    }
     values = {name: next(iter(points.values())) for name, points in curves.items()}
     return [draw_distance_dots(values, bounds, path, DISTANCE)] if values else []
 
