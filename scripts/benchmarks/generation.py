@@ -149,7 +149,8 @@ def ladder(setting: Setting, interval: tuple[float, float]) -> dict[str, Plain |
     rungs: dict[str, Plain | Ours] = {
         "the works' way: 50 steps, guidance throughout, pipeline loaded for each class": Plain(setting, None, True),
         "diffusers called plainly, 20 DPM-Solver++ steps": Plain(setting, 20, False),
-        "adapter in the weights, writers beside the loop, 20 steps": Ours(setting, 20),
+        "adapter in the weights, writers beside the loop, 20 steps": Ours(setting, 20, "dpmsolver++_trailing"),
+        "+ noise levels as Karras et al. space them (our default steps)": Ours(setting, 20),
         f"+ guidance between sigma {interval[0]:g} and {interval[1]:g}": Ours(setting, 20, interval=interval),
         "+ bfloat16": Ours(setting, 20, interval=interval, dtype=torch.bfloat16),
         "+ 15 steps": Ours(setting, 15, interval=interval, dtype=torch.bfloat16),
