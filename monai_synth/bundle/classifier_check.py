@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from monai.bundle import ConfigParser
 
+from ..networks.checkpoints import initial_weights
 from .session import plain_settings
 
 logger = logging.getLogger(__name__)
@@ -49,11 +50,22 @@ def check_classifier(config: Any) -> None:
             parser.get_parsed_content("network_def")
     finally:
         own.setLevel(level)
-    if config.get("classifier_checkpoint") is None and "checkpoint" in network:
-        tell_random(name)
+    if "checkpoint" in network:
+        beginning = network.get("name", name)
+        own_name = name if str(beginning).startswith("@") else str(beginning).removeprefix("open_clip:")
+        weights = initial_weights(own_name, config.get("classifier_checkpoint"))
+        tell_beginning(name, weights, weights != config.get("classifier_checkpoint"))
 
 
 @lru_cache(maxsize=64)
-def tell_random(name: str) -> None:
-    """Says once that a classifier starts from random weights."""
-    logger.warning("Classifier %s starts from random weights. Name others with --classifier_checkpoint.", name)
+def tell_beginning(name: str, weights: str | None, unasked: bool) -> None:
+    """Says once what a classifier starts from where nobody has asked for it."""
+    if weights is None:
+        logger.warning("Classifier %s starts from random weights. Name others with --classifier_checkpoint.", name)
+    elif unasked:
+        logger.info(
+            "Classifier %s starts from the embedded weights %s, trained on drawn phantoms; --classifier_checkpoint "
+            "None starts from random ones.",
+            name,
+            weights,
+        )

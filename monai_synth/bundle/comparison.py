@@ -106,7 +106,8 @@ def choose_arm(arms: Sequence[str], names: Sequence[str], folders: Sequence[Path
     difference = difference_of_arms(folders[1], folders[0])
     judged = (
         f"On {scores[0]['num_images']} real validation images: {names[1]} {values[1]:.3f}, {names[0]} {values[0]:.3f} "
-        f"(difference {round(difference.estimate, 3) + 0.0:+.3f}, 95 % {difference.low:+.3f} to {difference.high:+.3f})."
+        f"(difference {round(difference.estimate, 3) + 0.0:+.3f}, 95 % {difference.low:+.3f} to "
+        f"{difference.high:+.3f})."
     )
     if chosen:
         return f"{judged}\nThe synthetic images stay. Kept: the classifier of {names[1]}."

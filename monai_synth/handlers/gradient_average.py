@@ -6,12 +6,11 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from ignite.engine import Engine, Events
 from monai.engines import IterationEvents
 from torch import Tensor
 
-from ..utils.processes import count
+from ..utils.processes import average, count, from_first
 from .gradient_clipping import steps_now
 
 
@@ -35,16 +34,13 @@ class GradientAverage:
 
     def align(self, engine: Engine) -> None:
         """Gives all processes the weights of the first."""
-        if count() > 1:
-            for parameter in self.parameters:
-                dist.broadcast(parameter.data, src=0)
+        for parameter in self.parameters:
+            from_first(parameter.data)
 
     def __call__(self, engine: Any) -> None:
         if count() == 1 or not steps_now(engine):
             return
         gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in self.parameters]
-        together = torch.cat([gradient.flatten() for gradient in gradients])
-        dist.all_reduce(together)
-        together /= count()
+        together = average(torch.cat([gradient.flatten() for gradient in gradients]))
         for parameter, part in zip(self.parameters, together.split([gradient.numel() for gradient in gradients])):
             parameter.grad = part.view_as(parameter).clone()

@@ -20,6 +20,18 @@ ASSETS = Path(__file__).resolve().parents[1] / "assets"
 NANO_CLIP = "nano-clip"  # its name in open_clip as well
 # trained on phantoms alone
 EMBEDDED = {"nano": ASSETS / "nano_encoder", NANO_CLIP: ASSETS / "nano_clip"}
+AUTO = "auto"
+BEGINNINGS = {"regnetx_002": "nano", NANO_CLIP: NANO_CLIP}  # the embedded weights of a network by its name
+
+
+def initial_weights(name: str, checkpoint: str | None) -> str | None:
+    """The checkpoint that a setting means for a network: "auto" is the embedded weights where it has some, else none.
+
+    Args:
+        name: of the network.
+        checkpoint: "auto", what `find_weights` takes, or None for random weights.
+    """
+    return BEGINNINGS.get(name) if checkpoint == AUTO else checkpoint
 
 
 def find_weights(name: str | Path) -> Path:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .checkpoints import initial_weights
 from .encoders import ImageEncoder, build_timm, load_timm, timm_colors
 
 
@@ -17,7 +18,8 @@ class ImageClassifier(nn.Module):
         name: any name of `timm.list_models()`; built without a download.
         num_classes: number of classes, K.
         checkpoint: initial weights of the same architecture, see `find_weights`. A head of another number of classes
-            is left out. None starts from random weights.
+            is left out. "auto" takes the embedded weights of regnetx_002 and nothing for others; None starts from
+            random weights.
         dropout: dropout rate before the head.
         image_size: pixels of the images; None takes the size that the network was published with. Networks without
             windows or position embeddings take any size.
@@ -41,6 +43,7 @@ class ImageClassifier(nn.Module):
         mean, std = timm_colors(self.backbone)
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
+        checkpoint = initial_weights(name, checkpoint)
         if checkpoint:
             load_timm(self.backbone, name, checkpoint)
 

@@ -15,7 +15,7 @@ from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
 
 from .attention import join_attention, split_attention
-from .checkpoints import fit_weights
+from .checkpoints import fit_weights, initial_weights
 from .encoders import PREFIX, ImageEncoder, build_clip, clip_weights
 
 logger = logging.getLogger(__name__)
@@ -163,6 +163,7 @@ def loaded_clip(name: str, checkpoint: str | None, image_size: int | None) -> An
     """A whole model of open_clip with the weights of a checkpoint, or random ones that are the same in every run."""
     with _same_random_numbers():
         clip = build_clip(name, image_size)
+    checkpoint = initial_weights(name, checkpoint)
     if checkpoint:
         weights, path = clip_weights(clip, name, checkpoint)
         fit_weights(clip, weights, path, PREFIX + name)

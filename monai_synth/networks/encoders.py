@@ -17,7 +17,7 @@ from open_clip.model import CLIP, CustomTextCLIP, resize_pos_embed
 from torch import Tensor, nn
 
 from ..utils.io import read_json
-from .checkpoints import EMBEDDED, NANO_CLIP, find_weights, fit_weights, read_weights
+from .checkpoints import EMBEDDED, NANO_CLIP, find_weights, fit_weights, initial_weights, read_weights
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +30,8 @@ class ImageEncoder(nn.Module):
 
     Args:
         name: a name of `timm.list_models()`, or "open_clip:" and one of `open_clip.list_models()`.
-        checkpoint: initial weights, see `find_weights`; for open_clip those of the whole model. None is random.
+        checkpoint: initial weights, see `find_weights`; for open_clip those of the whole model. None is random,
+            "auto" the embedded ones where there are any.
         image_size: pixels of the images; None takes the size that the network was published with.
 
     Raises:
@@ -52,6 +53,7 @@ class ImageEncoder(nn.Module):
             mean, std = timm_colors(self.tower)
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
+        checkpoint = initial_weights(name.removeprefix(PREFIX), checkpoint)
         if checkpoint and name.startswith(PREFIX):
             load_clip(self, name.removeprefix(PREFIX), checkpoint)
         elif checkpoint:

@@ -14,7 +14,9 @@ import torch
 import torch.distributed as dist
 
 T = TypeVar("T")
+MEETING = timedelta(minutes=3)  # whoever has not come by then is lost, and torchrun starts all anew
 PATIENCE = timedelta(hours=24)  # one process may scan a large data set while the others wait
+_group: Any = None  # the processes, waiting with patience
 
 
 def join() -> None:
@@ -33,7 +35,9 @@ def join() -> None:
                 f"--nproc_per_node {here} or fewer."
             )
         torch.cuda.set_device(local)
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
+    global _group
+    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=MEETING)
+    _group = dist.new_group(timeout=PATIENCE)
 
 
 def best_device() -> torch.device:
@@ -61,7 +65,7 @@ def is_first() -> bool:
 def wait_for_all() -> None:
     """Waits until every process has come here."""
     if count() > 1:
-        dist.barrier()
+        dist.barrier(group=_group)
 
 
 def agreed(value: T) -> T:
@@ -69,8 +73,23 @@ def agreed(value: T) -> T:
     if count() == 1:
         return value
     values = [value]
-    dist.broadcast_object_list(values, src=0)
+    dist.broadcast_object_list(values, src=0, group=_group)
     return values[0]
+
+
+def average(values: torch.Tensor) -> torch.Tensor:
+    """The mean of a tensor over all processes, in its place."""
+    if count() > 1:
+        dist.all_reduce(values, group=_group)
+        values /= count()
+    return values
+
+
+def from_first(values: torch.Tensor) -> torch.Tensor:
+    """What the first process has, put into the tensor of every process."""
+    if count() > 1:
+        dist.broadcast(values, src=0, group=_group)
+    return values
 
 
 def first_only(function: Callable[[], T]) -> T:

@@ -9,7 +9,7 @@ import yaml
 from monai.bundle import ConfigParser, ckpt_export
 from monai.bundle import run as run_bundle
 
-from monai_synth.bundle.classifier_check import check_classifier, tell_random
+from monai_synth.bundle.classifier_check import check_classifier, tell_beginning
 from monai_synth.networks import published_classifier
 from monai_synth.utils import read_json, release_folder
 
@@ -81,7 +81,7 @@ def test_a_classifier_that_cannot_be_fails_before_anything_is_built(change, erro
 
 def test_random_weights_are_told_once(caplog):
     parser = with_overlay(OVERLAYS[0].parent / "resnet18.yaml", classifier="test_efficientnet")
-    tell_random.cache_clear()
+    tell_beginning.cache_clear()
     for _ in range(2):
         check_classifier(parser.config)
     assert caplog.text.count("Classifier test_efficientnet starts from random weights") == 1

@@ -51,3 +51,12 @@ def test_the_autoencoder_keeps_colors_that_no_phantom_has(color):
     image = torch.tensor(color).view(1, 3, 1, 1).expand(1, 3, 128, 128) / 255
     kept = diffusion.decode(diffusion.encode(image)[0]).mean(dim=(0, 2, 3)) * 255
     assert (kept - torch.tensor(color)).abs().max() < 12
+
+
+def test_auto_is_the_embedded_weights_where_there_are_any():
+    begun, random = (ImageClassifier("regnetx_002", 2, checkpoint=c, image_size=128) for c in ("auto", None))
+    named = ImageClassifier("regnetx_002", 2, checkpoint="nano", image_size=128)
+    stem = "backbone.stem.conv.weight"
+    assert torch.equal(begun.state_dict()[stem], named.state_dict()[stem])
+    assert not torch.equal(begun.state_dict()[stem], random.state_dict()[stem])
+    assert ImageClassifier("test_resnet", 2, checkpoint="auto", image_size=32) is not None  # has none, and needs none
