@@ -17,11 +17,9 @@ FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "
 
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
-NANO_CLIP = "nano-clip"  # its name in open_clip as well
-# trained on phantoms alone
-EMBEDDED = {"nano": ASSETS / "nano_encoder", NANO_CLIP: ASSETS / "nano_clip"}
+EMBEDDED = {"nano": ASSETS / "nano_encoder"}  # trained on phantoms alone
 AUTO = "auto"
-BEGINNINGS = {"regnetx_002": "nano", NANO_CLIP: NANO_CLIP}  # the embedded weights of a network by its name
+BEGINNINGS = {"regnetx_002": "nano"}  # the embedded weights of a network by its name
 
 
 def initial_weights(name: str, checkpoint: str | None) -> str | None:
@@ -39,8 +37,8 @@ def find_weights(name: str | Path) -> Path:
 
     Args:
         name: a safetensors file, a folder as open_clip and timm write them (their `local-dir:`), a hub id
-            "owner/model", with "@revision" when one is pinned, or "nano" and "nano-clip" for the embedded weights of
-            regnetx_002 and of the small CLIP.
+            "owner/model", with "@revision" when one is pinned, or "nano" for the embedded weights of
+            regnetx_002.
 
     Raises:
         FileNotFoundError: when there is no such file, or none in the folder.
@@ -58,7 +56,7 @@ def find_weights(name: str | Path) -> Path:
         return _from_hub(str(name))
     raise FileNotFoundError(
         f"There is no checkpoint {path}. Name a safetensors file, a folder that holds one, a hub id "
-        "'owner/model', or one of the embedded ones: nano (of regnetx_002), nano-clip."
+        "'owner/model', or nano for the embedded weights of regnetx_002."
     )
 
 

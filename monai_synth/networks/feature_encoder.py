@@ -23,7 +23,7 @@ class FeatureEncoder(nn.Module):
     Features of different encoders must never be compared; `fingerprint` tells them apart.
 
     Args:
-        name: "nano" or "nano-clip" for the embedded ones, or a folder in timm's `local-dir:` format (config.json and
+        name: "nano" for the embedded encoder, or a folder in timm's `local-dir:` format (config.json and
             model.safetensors) or open_clip's (open_clip_config.json and open_clip_model.safetensors).
 
     Raises:

@@ -15,7 +15,6 @@ from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from torch import Tensor
 
 from monai_synth.data.phantom import phantom_caption
-from monai_synth.networks.checkpoints import NANO_CLIP
 from monai_synth.utils.io import read_json, save_safetensors, write_json
 
 from .encoder import stains, views
@@ -23,7 +22,8 @@ from .loop import train, trained
 from .phantoms import CLASS_NAMES, Phantoms
 
 logger = logging.getLogger(__name__)
-ATTRIBUTES = ("strength", "hue", "background", "magnification")
+NANO_CLIP = "nano-clip"
+open_clip.add_model_config(Path(__file__).with_name(f"{NANO_CLIP}.json"))
 
 
 class Attributes:
