@@ -4,9 +4,9 @@
     python scripts/train_nano.py --work_dir nano_work --stage unet   # one stage
 
 The stages are `data` (phantoms are drawn), `vae` (autoencoder), `latents` (every phantom is encoded once), `unet`
-The stages are `data` (phantoms are drawn), `vae` (autoencoder), `latents` (each phantom is encoded once), `unet`
-(images and captions; not shipped yet, and no part of "all") and three that write half-precision safetensors into
-(images and captions; not shipped yet, no part of "all") and three that write half-precision safetensors into
+(denoiser and text encoder together), `gamut` (the autoencoder learns all colors), `encoder` (features of images), `clip`
+(images and captions; not shipped, no part of "all") and three that write half-precision safetensors into
+`monai_synth/assets`: `export`, `export_encoder` and `export_clip`. Every stage keeps a checkpoint and goes on from it; a
 log line every 50 steps goes to `log_<stage>.csv`.
 """
 
