@@ -3,11 +3,11 @@
     python scripts/train_nano.py --work_dir nano_work                # every stage, resumes where it stopped
     python scripts/train_nano.py --work_dir nano_work --stage unet   # one stage
 
-The stages are `data` (phantoms are drawn), `vae` (autoencoder), `latents` (every phantom is encoded once), `unet`
-(denoiser and text encoder together), `gamut` (the autoencoder learns all colors), `encoder` (features of images), `clip`
-(images and captions; not shipped, no part of "all") and three that write half-precision safetensors into
-`monai_synth/assets`: `export`, `export_encoder` and `export_clip`. Every stage keeps a checkpoint and goes on from it; a
-log line every 50 steps goes to `log_<stage>.csv`.
+The stages are `data` (phantoms are drawn), `vae` (autoencoder), `latents` (all phantoms are encoded once), `unet`
+(denoiser and text encoder together), `gamut` (the autoencoder learns all colors), `encoder` (features of images),
+`clip` (images and captions; not shipped, no part of "all") and three that write half-precision safetensors into
+`monai_synth/assets`: `export`, `export_encoder` and `export_clip`. Every stage keeps a checkpoint and goes on from
+it; a log line every 50 steps goes to `log_<stage>.csv`.
 """
 
 from __future__ import annotations
