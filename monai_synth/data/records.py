@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections import defaultdict
 from collections.abc import Sequence
@@ -46,6 +48,12 @@ def _content(path: PathLike) -> dict[str, Any]:
     content = read_json(path)
     if not isinstance(content, dict) or "class_names" not in content or "training" not in content:
         raise ValueError(f"{path} is no datalist of this program: it needs the keys 'class_names' and 'training'.")
+    if "digest" in content and content["digest"] != _digest(content):
+        raise ValueError(
+            f"{path} was changed by hand since it was written, so nothing that it says of roles and origins can be "
+            "relied on. Restore it, or remove its folder and let the stage write it anew; images are sorted out with "
+            "--filter, and a datalist of your own, without the key 'digest', is named with --dataset_dir."
+        )
     return content
 
 
@@ -75,7 +83,13 @@ def save_datalist(
         sections[SECTIONS[record.get("role", "train")]].append({**record, "image": Path(relative).as_posix()})
     inside = Path(os.path.relpath(base, Path(path).resolve().parent)).as_posix()
     content = {"class_names": list(class_names), "base_dir": inside, **extra, **sections}
-    write_json(path, content)
+    write_json(path, {**content, "digest": _digest(content)})
+
+
+def _digest(content: dict[str, Any]) -> str:
+    """The SHA-256 of the records and class names of a datalist, as JSON has them."""
+    parts = [content["class_names"], *(content.get(section, []) for section in dict.fromkeys(SECTIONS.values()))]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def select(

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 from monai.data import load_decathlon_datalist
 
@@ -66,3 +68,19 @@ def test_what_is_no_datalist_is_refused(tmp_path):
     (tmp_path / "torn.json").write_text('{"class_names": [')
     with pytest.raises(ValueError, match="torn.json is not a JSON file"):
         load_datalist(tmp_path / "torn.json")
+
+
+def test_a_datalist_that_was_edited_by_hand_is_refused(tmp_path):
+    path = tmp_path / "datalist.json"
+    records = [record("a"), record("b", "test")]
+    save_datalist(path, records, ["a"], "/data")
+    assert len(load_datalist(path)) == 2
+    content = json.loads(path.read_text())
+    content["training"].append({**content["test"].pop(), "role": "shots"})  # a test image trains
+    path.write_text(json.dumps(content))
+    for read in (load_datalist, class_names_of):
+        with pytest.raises(ValueError, match="was changed by hand since it was written"):
+            read(path)
+    del content["digest"]  # a datalist of somebody's own
+    path.write_text(json.dumps(content))
+    assert len(load_datalist(path)) == 2
