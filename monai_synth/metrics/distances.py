@@ -85,7 +85,7 @@ def unbiased_mmd(real: Array, synthetic: Array, kernel: Kernel = cubic_kernel) -
 def frechet_distance(real: Array, synthetic: Array, fewest: int = FEWEST_FOR_FRECHET) -> float:
     """The Frechet distance of two Gaussians fitted to features (FID), refused for sets too small for it.
 
-    No D x D matrix is built: |mu|^2 + |A|^2 + |B|^2 - 2 |A B^T|_* with the centered features A and B, each divided by
+    No root of a D x D matrix is taken: |mu|^2 + |A|^2 + |B|^2 - 2 |A B^T|_* with the centered features A and B, each divided by
     the root of their number less one.
 
     Args:
@@ -103,7 +103,9 @@ def frechet_distance(real: Array, synthetic: Array, fewest: int = FEWEST_FOR_FRE
     a = (real - real.mean(axis=0)) / np.sqrt(len(real) - 1)
     b = (synthetic - synthetic.mean(axis=0)) / np.sqrt(len(synthetic) - 1)
     shift = np.square(real.mean(axis=0) - synthetic.mean(axis=0)).sum()
-    overlap = np.linalg.svd(a @ b.T, compute_uv=False).sum()
+    # With A = Q R, |A B^T|_* is |R_a R_b^T|_*, since turns change no singular value: D x D where there are more images.
+    small_a, small_b = (np.linalg.qr(x, mode="r") if len(x) > x.shape[1] else x for x in (a, b))
+    overlap = np.linalg.svd(small_a @ small_b.T, compute_uv=False).sum()
     return float(shift + np.square(a).sum() + np.square(b).sum() - 2 * overlap)
 
 
