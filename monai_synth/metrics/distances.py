@@ -85,8 +85,8 @@ def unbiased_mmd(real: Array, synthetic: Array, kernel: Kernel = cubic_kernel) -
 def frechet_distance(real: Array, synthetic: Array, fewest: int = FEWEST_FOR_FRECHET) -> float:
     """The Frechet distance of two Gaussians fitted to features (FID), refused for sets too small for it.
 
-    No root of a D x D matrix is taken: |mu|^2 + |A|^2 + |B|^2 - 2 |A B^T|_* with the centered features A and B, each divided by
-    the root of their number less one.
+    No root of a D x D matrix is taken: |mu|^2 + |A|^2 + |B|^2 - 2 |A B^T|_* with the centered features A and B, each
+    divided by the root of their number less one.
 
     Args:
         real: features of real images, shape (N, D).
