@@ -77,6 +77,25 @@ def draw_of(row: Row) -> tuple[str, ...]:
     return tuple(row.get(key, "") for key in DRAW)
 
 
+def shared_settings(rows: Sequence[Row], reference: str) -> list[str]:
+    """The settings in which an arm and its reference must agree: those of the grid, and not an arm's own.
+
+    A setting of the grid stands in every row, or varies among the reference's; one that an arm alone sets is empty in
+    the others. The number of synthetic images is left out, since the reference may do without.
+
+    Args:
+        rows: of `results.csv`.
+        reference: name of the arm that the others are compared with.
+    """
+    settings = [key for key, _ in settings_of(rows[0], "arm", "synthetic_per_class")]
+    own = [row for row in rows if row["arm"] == reference]
+    return [
+        key
+        for key in settings
+        if all(row.get(key, "") != "" for row in rows) or len({row.get(key, "") for row in own}) > 1
+    ]
+
+
 def on_external(rows: Sequence[Row]) -> list[Row]:
     """The rows of a study as they would be had it tested on the other data set alone."""
     numbers = {name: EXTERNAL + name for name in NUMBERS}
@@ -100,15 +119,19 @@ def compare_arms(
         when the validation images choose between arm and reference in every draw: in how many the arm is kept, and the
         mean, difference and interval of what was chosen.
     """
-    blind = ("arm", "synthetic_per_class")  # the reference does without synthetic images
-    baselines = {(settings_of(row, *blind), draw_of(row)): row for row in rows if row["arm"] == reference}
+    shared = shared_settings(rows, reference)
+
+    def place(row: Row) -> tuple[str, ...]:
+        return (*(row.get(key, "") for key in shared), *draw_of(row))
+
+    baselines = {place(row): row for row in rows if row["arm"] == reference}
     treated: dict[tuple, list[Row]] = defaultdict(list)
     for row in rows:
-        if row["arm"] != reference and (settings_of(row, *blind), draw_of(row)) in baselines:
+        if row["arm"] != reference and place(row) in baselines:
             treated[settings_of(row)].append(row)
     found = []
     for settings, members in treated.items():
-        others = [baselines[settings_of(row, *blind), draw_of(row)] for row in members]
+        others = [baselines[place(row)] for row in members]
         found.append((dict(settings), members, others, difference_of(folder, members, others, evaluation)))
     adjusted = holm([difference.p_value or 1.0 for *_, difference in found])
     return [

@@ -90,3 +90,13 @@ def test_a_missing_study_is_said(tmp_path):
 
 def test_a_table_has_every_column():
     assert text_table([{"a": 1}, {"b": "xx"}]) == "| a | b  |\n|---|----|\n| 1 |    |\n|   | xx |\n"
+
+
+def test_an_arms_own_settings_do_not_keep_it_from_its_reference(study):
+    folder = study({"real": 0.6, "better": 0.85})
+    rows = [{**row, "filter": "standard" if row["arm"] == "better" else ""} for row in read_results(folder)]
+    (compared,) = compare_arms(folder, rows, "real")
+    assert compared["filter"] == "standard" and compared["draws"] == 6
+    # but a setting of the grid does: every arm is compared at its own point
+    doubled = [{**row, "rank": rank} for row in rows for rank in ("4", "8")]
+    assert [(row["rank"], row["draws"]) for row in compare_arms(folder, doubled, "real")] == [("4", 6), ("8", 6)]
