@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -104,9 +105,14 @@ def frechet_distance(real: Array, synthetic: Array, fewest: int = FEWEST_FOR_FRE
     b = (synthetic - synthetic.mean(axis=0)) / np.sqrt(len(synthetic) - 1)
     shift = np.square(real.mean(axis=0) - synthetic.mean(axis=0)).sum()
     # With A = Q R, |A B^T|_* is |R_a R_b^T|_*, since turns change no singular value: D x D where there are more images.
-    small_a, small_b = (np.linalg.qr(x, mode="r") if len(x) > x.shape[1] else x for x in (a, b))
+    small_a, small_b = (_triangle(x) if len(x) > x.shape[1] else x for x in (a, b))
     overlap = np.linalg.svd(small_a @ small_b.T, compute_uv=False).sum()
     return float(shift + np.square(a).sum() + np.square(b).sum() - 2 * overlap)
+
+
+def _triangle(values: Array) -> Array:
+    triangle: Any = np.linalg.qr(values, mode="r")
+    return triangle
 
 
 def neighbor_scores(real: Array, synthetic: Array, num_neighbors: int = 5, seed: int = 0) -> dict[str, float]:
