@@ -49,7 +49,8 @@ def command(config, settings, count):
     path = ROOT / "bundles" / "colon" / "configs" / f"{config}.json"
     known = json.loads(path.read_text())
     given = [word for key, value in settings.items() if key in known for word in (f"--{key}", str(value))]
-    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(count)]
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--max_restarts=2"]
+    start += ["--nproc_per_node", str(count)]
     return [*start, "-m", "monai.bundle", "run", "--config_file", str(path), *given]
 
 
@@ -109,7 +110,6 @@ def test_the_whole_job_runs_in_two_processes(settings):
 def test_a_lost_process_is_started_again_and_nothing_is_missing(settings):
     settings |= {"adapter_scope": "none", "images_per_class": 12, "generation_batch_size": 2}
     words = command("generate", settings, 2)
-    words.insert(words.index("--nproc_per_node"), "--max_restarts=2")
     drawing = subprocess.Popen(words, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True)
     folder = Path(settings["output_dir"]) / "synthetic"
     for _ in range(3000):  # the machine may be busy
