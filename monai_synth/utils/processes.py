@@ -5,6 +5,7 @@ Without torchrun there is one process and nothing here does anything.
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -38,6 +39,13 @@ def join() -> None:
     global _group
     dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=MEETING)
     _group = dist.new_group(timeout=PATIENCE)
+    atexit.register(leave)  # threads of gloo that outlive Python would abort the process
+
+
+def leave() -> None:
+    """Takes leave of the other processes, at the end of the program."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def best_device() -> torch.device:
