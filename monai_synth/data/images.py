@@ -108,7 +108,9 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
     It is the `converter` of MONAI's `PILReader` wherever that reads images for us.
     """
-    image = ImageOps.exif_transpose(image)
+    image = ImageOps.exif_transpose(image) if image.getexif() else image
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, (255, 255, 255, 255)), image)
