@@ -101,6 +101,7 @@ def small_image(path: str | Path) -> Array:
         try:
             with Image.open(path) as image:
                 image.draft("RGB", (SIDE, SIDE))
+                image.load()  # while the file is open: `to_rgb` hands an RGB image back as it is
                 whole = to_rgb(image)
         except (OSError, SyntaxError) as error:
             raise ValueError(f"{path} is not an image that can be read: {error}.") from error
