@@ -54,6 +54,7 @@ NUMBERS: dict[str, tuple[type, float, float]] = {
     "images_per_class": (int, 1, 10**7),
     "guidance_scale": (float, 0.0, 50.0),
     "num_inference_steps": (int, 1, 1000),
+    "start_sigma": (float, 0.05, 1000.0),
     "generation_batch_size": (int, 1, 4096),
     "classifier_steps": (int, 1, 10**7),
     "batch_size": (int, 1, 4096),
@@ -64,7 +65,7 @@ NUMBERS: dict[str, tuple[type, float, float]] = {
     "filter_quantile": (float, 0.0, 0.5),
     "num_workers": (int, 0, 1024),
 }
-OPTIONAL = ("lora_alpha", "ema_decay", "real_weight", "real_share")  # may be null
+OPTIONAL = ("lora_alpha", "ema_decay", "real_weight", "real_share", "start_sigma")  # may be null
 CHOICES: dict[str, tuple[Any, ...]] = {
     "adapter_scope": ("dataset", "class", "none"),
     "mixing": MIXING,

@@ -254,7 +254,12 @@ def bring_prior_up_to_date(workflow: ConfigWorkflow) -> None:
     folder = Path(workflow.parser.get_parsed_content("output_dir")) / FOLDERS["prior"]
     count = plain_settings(workflow.parser.config)["prior_images"]
     nested = nested_workflow(
-        workflow, ["generate"], adapter_scope="none", images_per_class=count, synthetic_dir=str(folder)
+        workflow,
+        ["generate"],
+        adapter_scope="none",
+        images_per_class=count,
+        synthetic_dir=str(folder),
+        start_sigma=None,
     )
     nested.parser.parse(reset=True)
     if not processes.agreed(stage_of(nested, "generate", folder).complete()):

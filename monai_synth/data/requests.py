@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ def plan_requests(
     seed: int,
     requested: Sequence[str] | None = None,
     attributes: Mapping[str, Sequence[str]] | None = None,
+    shots: Sequence[Mapping[str, Any]] = (),
 ) -> list[dict[str, Any]]:
     """One request for every image to be drawn.
 
@@ -36,13 +38,15 @@ def plan_requests(
         seed: of the run.
         requested: the classes to be drawn; None is all of them.
         attributes: phrases of which one of each kind is added to a prompt, see `with_attributes`.
+        shots: records of real images that drawing begins on, each class on its own in turn; none begins with noise.
 
     Returns:
-        Records with class_name, label, index, prompt, seed and the image's path relative to the output folder.
+        Records with class_name, label, index, prompt, seed and the image's path relative to the output folder; with
+        shots also "shot", which of its class's it is, and "shot_view", which of its 8 flips and quarter turns.
 
     Raises:
         KeyError: for a class without a prompt.
-        ValueError: for a class whose name cannot be the name of a folder.
+        ValueError: for a class whose name cannot be the name of a folder, or one without a shot where others have some.
     """
     unfit = [name for name in class_names if name in ("", ".", "..") or set(name) & set("/\\\0")]
     if unfit:
@@ -54,6 +58,19 @@ def plan_requests(
     if missing:
         raise KeyError(f"There is no prompt for {missing}. Prompts are known for {sorted(prompts)}.")
 
+    num_shots = Counter(shot["class_name"] for shot in shots)
+    without = [name for name in wanted if num_shots and not num_shots[name]]
+    if without:
+        raise ValueError(f"There are no shots of {without} to begin on. Set start_sigma to null to begin with noise.")
+
+    def start(class_name: str, index: int) -> dict[str, int]:
+        if not num_shots:
+            return {}
+        return {
+            "shot": index % num_shots[class_name],
+            "shot_view": derived_seed(seed, class_name, index, "view") % 8,
+        }
+
     def request(label: int, class_name: str, index: int) -> dict[str, Any]:
         own = derived_seed(seed, class_name, index)
         return {
@@ -63,6 +80,7 @@ def plan_requests(
             "prompt": with_attributes(prompts[class_name], attributes, own),
             "seed": own,
             "image": f"{class_name}/{class_name}_{index:06d}.png",
+            **start(class_name, index),
         }
 
     return [

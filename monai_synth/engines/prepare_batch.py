@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import torch
 from monai.engines import PrepareBatch
+from monai.transforms import Compose
 from torch import Tensor
 
 from ..networks.diffusion import Conditioning, LatentDiffusion
+from ..transforms.latents import EncodeLatentd
+from ..transforms.tile import LoadTiled, ResizeCropd
 
 Device = str | torch.device | None
 
@@ -124,32 +127,52 @@ class SamplingPrepareBatch(PrepareBatch):
     Args:
         diffusion: gives the latent's shape and the text encoder.
         image_size: side of the images in pixels.
+        shots: records of the real images that drawing begins on where a request names one of its class's.
     """
 
-    def __init__(self, diffusion: LatentDiffusion, image_size: int) -> None:
+    def __init__(
+        self, diffusion: LatentDiffusion, image_size: int, shots: Sequence[Mapping[Hashable, Any]] = ()
+    ) -> None:
         self.diffusion = diffusion
         self.shape = diffusion.latent_shape(image_size)
+        self.shots: dict[str, list[Mapping[Hashable, Any]]] = {}
+        for shot in shots:
+            self.shots.setdefault(shot["class_name"], []).append(shot)
+        self.load = Compose([LoadTiled("image"), ResizeCropd("image", image_size), EncodeLatentd("image", diffusion)])
         self._contexts: dict[str, Conditioning] = {}
+        self._latents: dict[tuple[str, int], Tensor] = {}
 
     def __call__(
         self, batchdata: dict[str, Any], device: Device = None, non_blocking: bool = False, **kwargs: Any
-    ) -> tuple[Tensor, None, tuple, dict[str, Conditioning]]:
+    ) -> tuple[Tensor, None, tuple, dict[str, Any]]:
         """
         Args:
-            batchdata: "seed", B whole numbers, and "prompt", B texts.
+            batchdata: "seed", B whole numbers, and "prompt", B texts; where drawing begins on shots also "class_name",
+                "shot" and "shot_view".
             device: where the result lies.
             non_blocking: copy without waiting.
             kwargs: for `Tensor.to`.
 
         Returns:
             Noise (B, c, h, w); no target; no positional arguments; "context" and "empty", features of the prompts
-            and of the empty one, B each.
+            and of the empty one, B each, and "start", the shots' latents (B, c, h, w), where there are shots.
         """
         noise = noise_of_seeds(batchdata["seed"], self.shape)
         prompts = [self.context(prompt) for prompt in batchdata["prompt"]]
         nothing = [self.context("")] * len(prompts)
-        features = {"context": _stacked(prompts, device), "empty": _stacked(nothing, device)}
+        features: dict[str, Any] = {"context": _stacked(prompts, device), "empty": _stacked(nothing, device)}
+        if self.shots:
+            names = zip(*(batchdata[key] for key in ("class_name", "shot", "shot_view")))
+            start = torch.stack([self.latent(name, int(shot), int(view)) for name, shot, view in names])
+            features["start"] = start.to(device, **kwargs)
         return noise.to(device, **kwargs), None, (), features
+
+    def latent(self, class_name: str, shot: int, view: int) -> Tensor:
+        """Mean latent of one view of a class's shot, shape (c, h, w), computed once."""
+        key = (class_name, shot)
+        if key not in self._latents:
+            self._latents[key] = self.load(self.shots[class_name][shot])["image"][0]
+        return self._latents[key][view]
 
     def context(self, prompt: str) -> Conditioning:
         """Features of one prompt, without the first axis, computed once unless a text encoder is being trained."""

@@ -17,6 +17,16 @@ from ..data.synthetic_png import write_synthetic_png
 from ..utils.io import sha256_of, write_text
 from ..utils.processes import count, first_only, rank, wait_for_all
 
+REQUEST = (
+    "image",
+    "class_name",
+    "label",
+    "prompt",
+    "seed",
+    "shot",
+    "shot_view",
+)  # what is noted of it; no name of a file
+
 
 class SampleSaver:
     """Writes every generated image as a marked PNG, notes it in a journal, and ends with a datalist.
@@ -59,7 +69,7 @@ class SampleSaver:
         if self.pool is None:
             raise RuntimeError("SampleSaver writes only within an engine's run.")
         for position, image in enumerate(images):
-            request = {key: _plain(batch[key][position]) for key in ("image", "class_name", "label", "prompt", "seed")}
+            request = {key: _plain(batch[key][position]) for key in REQUEST if key in batch}
             self.waiting.append(self.pool.submit(self.write, image, request))
 
     def write(self, image: Tensor, request: dict[str, Any]) -> dict[str, Any]:

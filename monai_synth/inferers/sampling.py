@@ -1,4 +1,4 @@
-"""Images from noise."""
+"""Images from noise, or from noised real images."""
 
 from __future__ import annotations
 
@@ -27,13 +27,16 @@ class SamplingInferer(Inferer):
         scheduler: "dpmsolver++" (with 1.x, 2.x and XL at noise levels that are spaced as by Karras et al.) or "unipc";
             with 1.x, 2.x and XL also "dpmsolver++_trailing" (evenly spaced timesteps), "ddim" or "pndm", with 3.x also
             "euler".
+        start_sigma: highest noise level that is passed through when drawing begins on images; the lower, the more is
+            left of them.
 
     Raises:
         ValueError: for a scheduler that the base's family does not have.
 
     Reference:
         Ho and Salimans, "Classifier-Free Diffusion Guidance", 2022; Kynkaanniemi et al., "Applying Guidance in a
-        Limited Interval", 2024. https://arxiv.org/abs/2404.07724
+        Limited Interval", 2024. https://arxiv.org/abs/2404.07724; Meng et al., "SDEdit", 2021, and Trabucco et al.,
+        "Effective Data Augmentation With Diffusion Models", 2023, https://arxiv.org/abs/2302.07944: images as a start.
     """
 
     def __init__(
@@ -43,6 +46,7 @@ class SamplingInferer(Inferer):
         guidance_scale: float = 2.0,
         guidance_interval: tuple[float, float] | None = None,
         scheduler: str = "dpmsolver++",
+        start_sigma: float | None = None,
     ) -> None:
         super().__init__()
         diffusion.solver_options(scheduler)
@@ -51,6 +55,7 @@ class SamplingInferer(Inferer):
         self.guidance_scale = guidance_scale
         self.guidance_interval = guidance_interval
         self.scheduler = scheduler
+        self.start_sigma = start_sigma
 
     def build_scheduler(self) -> Any:
         """A fresh scheduler with the base's noise schedule; it keeps state, so every batch gets its own."""
@@ -65,7 +70,13 @@ class SamplingInferer(Inferer):
 
     @torch.no_grad()
     def __call__(  # type: ignore[override]  # an Inferer's keywords are its own
-        self, inputs: Tensor, network: nn.Module, context: Conditioning, empty: Conditioning, *args: Any, **kwargs: Any
+        self,
+        inputs: Tensor,
+        network: nn.Module,
+        context: Conditioning,
+        empty: Conditioning,
+        start: Tensor | None = None,
+        **kwargs: Any,
     ) -> Tensor:
         """
         Args:
@@ -73,7 +84,7 @@ class SamplingInferer(Inferer):
             network: called as network(x, timesteps=, context=).
             context: features of the prompts, see `SamplingPrepareBatch`.
             empty: features of the empty prompt, as many.
-            args: not used.
+            start: latents of the images that drawing begins on, shape (B, c, h, w); None begins with noise alone.
             kwargs: not used.
 
         Returns:
@@ -85,7 +96,7 @@ class SamplingInferer(Inferer):
                 small is drawn in halves, which gives the same images.
         """
         try:
-            return self.draw(inputs, network, context, empty)
+            return self.draw(inputs, network, context, empty, start)
         except torch.OutOfMemoryError:
             if len(inputs) == 1:
                 raise
@@ -96,14 +107,25 @@ class SamplingInferer(Inferer):
         parts = []
         for part in (slice(None, half), slice(half, None)):
             features = ({name: value[part] for name, value in which.items()} for which in (context, empty))
-            parts.append(self(inputs[part], network, *features))
+            parts.append(self(inputs[part], network, *features, start=None if start is None else start[part]))
         return torch.cat(parts)
 
-    def draw(self, inputs: Tensor, network: nn.Module, context: Conditioning, empty: Conditioning) -> Tensor:
+    def draw(
+        self,
+        inputs: Tensor,
+        network: nn.Module,
+        context: Conditioning,
+        empty: Conditioning,
+        start: Tensor | None = None,
+    ) -> Tensor:
         """The images of a batch, as `__call__` gives them, all at once."""
         scheduler = self.build_scheduler()
+        timesteps = scheduler.timesteps
         latents = inputs * getattr(scheduler, "init_noise_sigma", 1.0)  # flow matching begins with the noise itself
-        for timestep in scheduler.timesteps:
+        if start is not None:
+            timesteps = self.late(timesteps)
+            latents = self.diffusion.add_noise(start, inputs, timesteps[:1].expand(len(start)).to(start.device))
+        for timestep in timesteps:
             scales = hasattr(scheduler, "scale_model_input")
             scaled = scheduler.scale_model_input(latents, timestep) if scales else latents
             prediction = self.predict(network, scaled, timestep, context, empty)
@@ -135,5 +157,14 @@ class SamplingInferer(Inferer):
             return False
         if self.guidance_interval is None:
             return True
-        sigma = float(self.diffusion.signal_to_noise(timestep.cpu().view(1)).rsqrt())
-        return self.guidance_interval[0] <= sigma <= self.guidance_interval[1]
+        return self.guidance_interval[0] <= self.sigma(timestep) <= self.guidance_interval[1]
+
+    def late(self, timesteps: Tensor) -> Tensor:
+        """Those of a solver's timesteps that are no noisier than `start_sigma`, the last one at least."""
+        if self.start_sigma is None:
+            return timesteps
+        return timesteps[[self.sigma(timestep) <= self.start_sigma for timestep in timesteps[:-1]] + [True]]
+
+    def sigma(self, timestep: Tensor) -> float:
+        """Noise level at a timestep: how large the noise is beside the signal."""
+        return float(self.diffusion.signal_to_noise(timestep.cpu().view(1)).rsqrt())

@@ -1,8 +1,10 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
+from PIL import Image
 
 from monai_synth.engines import SamplingPrepareBatch, noise_of_seeds
 from monai_synth.inferers import SamplingInferer
@@ -130,3 +132,34 @@ def test_a_batch_that_does_not_fit_is_drawn_in_halves(diffusion, caplog):
 
     with pytest.raises(torch.OutOfMemoryError):
         SamplingInferer(diffusion, 4)(noise, Tiny(diffusion), **features)
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "flow"])
+def test_drawing_that_begins_on_a_shot_keeps_as_much_of_it_as_its_noise_level_says(miniature, tmp_path, kind):
+    diffusion = LatentDiffusion(str(miniature(kind)))
+    shots = [{"class_name": "cell", "image": str(tmp_path / f"{number}.png")} for number in range(2)]
+    for number, shot in enumerate(shots):
+        pixels = np.random.default_rng(number).integers(0, 255, (32, 32, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(shot["image"])
+    prepare = SamplingPrepareBatch(diffusion, 32, shots)
+    batch = {"seed": [5, 6], "prompt": ["a", "a"], "class_name": ["cell"] * 2, "shot": [1, 1], "shot_view": [0, 4]}
+    noise, _, _, features = prepare(batch)
+    image = torch.tensor(np.asarray(Image.open(shots[1]["image"]))).permute(2, 0, 1)[None] / 255
+    kept = diffusion.encode(torch.cat([image, image.flip(-1)]))[0]
+    torch.testing.assert_close(features["start"], kept, atol=1e-5, rtol=1e-5)
+
+    def distance(sigma):
+        sampler = SamplingInferer(diffusion, num_inference_steps=20, guidance_scale=1.0, start_sigma=sigma)
+        drawn = sampler(noise, Denoiser(diffusion), **features)
+        return (drawn - diffusion.decode(kept)).abs().mean().item()
+
+    distances = [distance(sigma) for sigma in (0.06, 1.0, 10.0)]
+    assert distances == sorted(distances) and distances[0] < 0.8 * distances[-1]
+
+
+def test_steps_above_the_start_are_left_out(diffusion):
+    sampler = SamplingInferer(diffusion, num_inference_steps=20, guidance_scale=1.0, start_sigma=1.0)
+    timesteps = sampler.late(sampler.build_scheduler().timesteps)
+    assert 0 < len(timesteps) < 20 and sampler.sigma(timesteps[0]) <= 1.0
+    sampler.start_sigma = 1e-9
+    assert len(sampler.late(timesteps)) == 1
