@@ -1,6 +1,7 @@
-"""Times what grows with the data set: prints numbers of docs/leaks.md, docs/assessment.md and docs/performance.md.
+"""Times what grows with data sets and studies: prints numbers of docs/leaks.md, assessment.md, performance.md and
+studies.md.
 
-python scripts/time_large_sets.py --parts scan search quality
+    python scripts/time_large_sets.py --parts scan search quality study
 """
 
 from __future__ import annotations
@@ -10,16 +11,24 @@ import resource
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from monai.bundle import ConfigWorkflow
+from monai.engines.workflow import Workflow
 from PIL import Image
 
+from monai_synth.bundle.stages import execute
+from monai_synth.bundle.study import _Runs
 from monai_synth.data import check
 from monai_synth.data import near_duplicates as search
 from monai_synth.data.images import look_at
-from monai_synth.data.phantom import draw_phantom
+from monai_synth.data.phantom import draw_phantom, write_phantoms
 from monai_synth.metrics.quality import ImageSet, quality
 
+ROOT = Path(__file__).resolve().parents[1]
+STRONG = str(ROOT / "configs" / "augmentation" / "strong.yaml")
+PARTS = ("scan", "search", "quality", "study")
 ORIGINALS = 40  # phantoms of which tiles are made by shifting
 
 
@@ -87,19 +96,63 @@ def time_quality(count: int) -> None:
     print(f"quality of 2 x {count} images: {time.perf_counter() - start:.1f} s")
 
 
+def time_study(draws: int) -> None:
+    """What a study takes for each of its runs apart from the engines that train and evaluate, in the median."""
+    engines, runs = Stopwatch(Workflow, "run"), Stopwatch(_Runs, "run")
+    with tempfile.TemporaryDirectory() as name:
+        data = Path(name, "data")
+        write_phantoms(data, ["lymphocyte", "neutrophil"], images_per_class=40, num_patients=10, size=128)
+        workflow = ConfigWorkflow(
+            config_file=str(ROOT / "bundles" / "wbc" / "configs" / "study.json"),
+            workflow_type="train",
+            dataset_dir=str(data),
+            output_dir=str(Path(name, "study")),
+            grid={"fold": [0], "seed": list(range(draws)), "shots": [5], "synthetic_per_class": [0]},
+            arms={"real": {"mixing": "none"}, "strong": {"mixing": "none", "overlay": STRONG}},
+        )
+        workflow.parser.update({"classifier_steps": 5})
+        execute(workflow)
+    apart = np.median(np.array(runs.spent) - np.reshape(engines.spent, (2 * draws, -1)).sum(axis=1))
+    print(f"study of {2 * draws} runs, two evaluations each: {apart:.2f} s a run apart from the engines")
+
+
+class Stopwatch:
+    """Notes how long every call of a method takes; one within another, such as a trainer's validator, is not noted.
+
+    Args:
+        owner: class of the method, which it replaces.
+        name: of the method.
+    """
+
+    def __init__(self, owner: Any, name: str) -> None:
+        self.spent: list[float] = []
+        self.depth = 0
+        method = getattr(owner, name)
+
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            start, self.depth = time.perf_counter(), self.depth + 1
+            result = method(*args, **kwargs)
+            self.depth -= 1
+            if not self.depth:
+                self.spent.append(time.perf_counter() - start)
+            return result
+
+        setattr(owner, name, timed)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--parts", nargs="+", choices=("scan", "search", "quality"), default=["scan", "search", "quality"]
-    )
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--tiles", type=int, default=20_000)
     parser.add_argument("--searched", type=int, default=25_000)
     parser.add_argument("--judged", type=int, default=5_000, help="images on each side")
+    parser.add_argument("--draws", type=int, default=6, help="draws of the study's shots")
     options = parser.parse_args()
     parts = {
         "scan": lambda: time_scan(options.tiles),
         "search": lambda: time_search(options.searched),
         "quality": lambda: time_quality(options.judged),
+        "study": lambda: time_study(options.draws),
     }
     for part in options.parts:
         parts[part]()

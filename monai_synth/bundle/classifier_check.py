@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import warnings
@@ -38,9 +39,20 @@ def check_classifier(config: Any) -> None:
     if not str(network.get("_target_", "")).startswith(OURS):
         return
     stand_ins = {"class_names": ["first", "second"], "num_classes": 2}
-    parser = ConfigParser(
-        {**plain_settings(config), **stand_ins, "network_def": network}, globals={"monai_synth": "monai_synth"}
-    )
+    asked = json.dumps(network, default=str)
+    settings = {key: value for key, value in plain_settings(config).items() if f"@{key}" in asked}
+    try_classifier(json.dumps({**settings, **stand_ins, "network_def": network}, sort_keys=True, default=str))
+    if "checkpoint" in network:
+        beginning = network.get("name", name)
+        own_name = name if str(beginning).startswith("@") else str(beginning).removeprefix("open_clip:")
+        weights = initial_weights(own_name, config.get("classifier_checkpoint"))
+        tell_beginning(name, weights, weights != config.get("classifier_checkpoint"))
+
+
+@lru_cache(maxsize=256)
+def try_classifier(content: str) -> None:
+    """Builds the `network_def` of a config's JSON, once in this process for the same one."""
+    parser = ConfigParser(json.loads(content), globals={"monai_synth": "monai_synth"})
     own = logging.getLogger(OURS.rstrip("."))
     level = own.level
     own.setLevel(logging.ERROR)  # what they say is said when they are built
@@ -50,11 +62,6 @@ def check_classifier(config: Any) -> None:
             parser.get_parsed_content("network_def")
     finally:
         own.setLevel(level)
-    if "checkpoint" in network:
-        beginning = network.get("name", name)
-        own_name = name if str(beginning).startswith("@") else str(beginning).removeprefix("open_clip:")
-        weights = initial_weights(own_name, config.get("classifier_checkpoint"))
-        tell_beginning(name, weights, weights != config.get("classifier_checkpoint"))
 
 
 @lru_cache(maxsize=64)

@@ -106,8 +106,9 @@ class SamplingInferer(Inferer):
         logger.warning("%d images at once need more memory than there is; drawing %d at once.", len(inputs), half)
         parts = []
         for part in (slice(None, half), slice(half, None)):
-            features = ({name: value[part] for name, value in which.items()} for which in (context, empty))
-            parts.append(self(inputs[part], network, *features, start=None if start is None else start[part]))
+            with_prompt, without = ({name: value[part] for name, value in which.items()} for which in (context, empty))
+            begun = None if start is None else start[part]
+            parts.append(self(inputs[part], network, with_prompt, without, begun))
         return torch.cat(parts)
 
     def draw(

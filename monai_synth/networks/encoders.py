@@ -196,6 +196,9 @@ def load_clip(encoder: ImageEncoder, name: str, checkpoint: str) -> None:
     fit_weights(encoder.tower, tower, path, PREFIX + name)
 
 
+_fitting: set[tuple[str, int]] = set()  # sizes that were found to fit; a study asks for the same ones many times
+
+
 def check_image_size(
     build: Callable[[int | None], nn.Module], size: int | None, name: str, published: int | tuple[int, int]
 ) -> None:
@@ -210,7 +213,10 @@ def check_image_size(
     Raises:
         ValueError: when the network cannot take the size; names those near it that it can take.
     """
-    if size is None or _takes(build, size):
+    if size is None or (name, size) in _fitting:
+        return
+    if _takes(build, size):
+        _fitting.add((name, size))
         return
     candidates = sorted(range(32, max(512, 2 * size) + 1, 16), key=lambda other: abs(other - size))
     near: list[int] = []

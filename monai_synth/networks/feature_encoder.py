@@ -1,4 +1,4 @@
-"""Encoders of images into features: the embedded one, a timm network in a folder, or an open_clip one."""
+"""Encoders of images into features: the embedded one, or a network of timm, open_clip or transformers in a folder."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import timm
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers import AutoModel, CLIPVisionModelWithProjection
 
 from ..utils.io import read_json, sha256_of
 from .checkpoints import EMBEDDED
@@ -24,19 +25,20 @@ class FeatureEncoder(nn.Module):
 
     Args:
         name: "nano" for the embedded encoder, or a folder in timm's `local-dir:` format (config.json and
-            model.safetensors) or open_clip's (open_clip_config.json and open_clip_model.safetensors).
+            model.safetensors), open_clip's (open_clip_config.json and open_clip_model.safetensors) or transformers'
+            (config.json, preprocessor_config.json and model.safetensors).
 
     Raises:
         FileNotFoundError: when there is no such folder, or a file is missing in it; nothing is downloaded.
+        ValueError: when transformers has no vision model of the folder's kind, or weights are missing in the file.
     """
 
     def __init__(self, name: str) -> None:
         super().__init__()
         weights = encoder_weights(name)
-        clip = weights.name == "open_clip_model.safetensors"
         self.name = name if name in EMBEDDED else weights.parent.resolve().name
         self.fingerprint = encoder_fingerprint(name)
-        self.network, self.size, mean, std = _open_clip(weights.parent) if clip else _timm(weights.parent)
+        self.network, self.size, mean, std = READERS[encoder_format(weights.parent)](weights.parent)
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
         self.mean: Tensor
@@ -67,14 +69,29 @@ def encoder_weights(name: str) -> Path:
     if not folder.is_dir():
         raise FileNotFoundError(
             f"There is no encoder {name!r}: it is neither one of {sorted(EMBEDDED)} nor a folder with "
-            "config.json and model.safetensors (timm) or open_clip_config.json and open_clip_model.safetensors."
+            "config.json and model.safetensors (timm, and transformers with preprocessor_config.json) or "
+            "open_clip_config.json and open_clip_model.safetensors."
         )
-    clip = (folder / "open_clip_config.json").is_file()
-    weights = folder / ("open_clip_model.safetensors" if clip else "model.safetensors")
-    for path in (weights, folder / ("open_clip_config.json" if clip else "config.json")):
+    needed = [folder / file for file in FILES[encoder_format(folder)]]
+    for path in needed:
         if not path.is_file():
             raise FileNotFoundError(f"The encoder {name!r} has no {path}. Only safetensors weights are read.")
-    return weights
+    return needed[0]
+
+
+FILES = {  # of each format, the weights first
+    "timm": ("model.safetensors", "config.json"),
+    "open_clip": ("open_clip_model.safetensors", "open_clip_config.json"),
+    "transformers": ("model.safetensors", "config.json", "preprocessor_config.json"),
+}
+
+
+def encoder_format(folder: Path) -> str:
+    """In whose format a folder's encoder is: "timm", "open_clip" or "transformers"."""
+    if (folder / "open_clip_config.json").is_file():
+        return "open_clip"
+    config = folder / "config.json"
+    return "transformers" if config.is_file() and "model_type" in read_json(config) else "timm"
 
 
 def encoder_fingerprint(name: str) -> str:
@@ -96,3 +113,37 @@ def _open_clip(folder: Path) -> tuple[Any, int, Any, Any]:
     size = model.visual.image_size
     size = size[0] if isinstance(size, (tuple, list)) else size
     return model.visual, int(size), preprocess.get("mean", CLIP_MEAN), preprocess.get("std", CLIP_STD)
+
+
+class _FirstToken(nn.Module):
+    """The class token of a vision transformer of transformers, or the image embedding of its CLIP."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        found = self.model(pixel_values=x)
+        embedding = getattr(found, "image_embeds", None)
+        return found.last_hidden_state[:, 0] if embedding is None else embedding
+
+
+def _transformers(folder: Path) -> tuple[Any, int, Any, Any]:
+    kind = str(read_json(folder / "config.json")["model_type"])
+    loader: Any = CLIPVisionModelWithProjection if kind.startswith("clip") else AutoModel
+    options: dict[str, Any] = {"local_files_only": True, "use_safetensors": True, "dtype": torch.float32}
+    try:
+        model, found = loader.from_pretrained(folder, output_loading_info=True, **options)
+    except (ValueError, KeyError) as error:
+        raise ValueError(f"transformers cannot read the encoder in {folder} ({kind}): {error}") from error
+    missing = sorted(name for name in found["missing_keys"] if "pooler" not in name)
+    if missing or not hasattr(model.config, "patch_size"):
+        what = f"lacks {missing[:3]}" if missing else f"is a {kind}, which is no vision transformer"
+        raise ValueError(f"The encoder in {folder} {what}, so it gives no features of images.")
+    settings = read_json(folder / "preprocessor_config.json")
+    size: Any = settings["crop_size" if settings.get("do_center_crop", "crop_size" in settings) else "size"]
+    size = size.get("height") or size["shortest_edge"] if isinstance(size, dict) else size
+    return _FirstToken(model), int(size), settings["image_mean"], settings["image_std"]
+
+
+READERS = {"timm": _timm, "open_clip": _open_clip, "transformers": _transformers}
