@@ -1,15 +1,17 @@
-"""Runs the bundles' whole job on real images over several draws of the shots, and prints the table for the docs.
+"""The measure: studies of `configs/studies/measure.yaml` on folders of real images, and the tables for the docs.
 
-    python scripts/real_images.py --data_dir my_data --set wbc_bccd --shots 5 10 --draws 3 --work_dir runs
+    python scripts/real_images.py --data_dir my_data --set wbc_pbc colon_lc25000 --shots 5 10 --work_dir real_runs
 
-Each run is the shipped `train.json` with `--dataset_dir`, `--shots` and `--seed`; a complete one is not run again.
+The name of a set begins with the bundle's. Images of the base without an adapter are drawn once for each set. Started
+again, it goes on; `--print` prints the tables of what is complete.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
+import json
 import platform
-import shlex
 import subprocess
 import sys
 import time
@@ -17,29 +19,79 @@ from pathlib import Path
 
 import numpy as np
 
-from monai_synth.utils import read_json
+from monai_synth.utils import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
-ARMS = ("none", "real+synthetic")
+BASE_ARM = "real + base without adapter"
 
 
-def command_of(data_dir: Path, name: str, shots: int, seed: int, output_dir: Path, more: list[str]) -> list[str]:
-    """The command line of one run."""
-    return [
-        *(sys.executable, "-m", "monai.bundle", "run"),
-        *("--config_file", str(ROOT / "bundles" / name.split("_")[0] / "configs" / "train.json")),
-        *("--dataset_dir", str(data_dir / name)),
-        *("--output_dir", str(output_dir)),
-        *("--model_path", str(output_dir / "model.pt")),
-        *("--shots", str(shots), "--seed", str(seed)),
-        *more,
-    ]
+def bundle_command(bundle: str, config: str, *overlays: str | Path, **settings: object) -> list[str]:
+    """The command line of one config."""
+    files = [str(ROOT / "bundles" / bundle / "configs" / f"{config}.json"), *map(str, overlays)]
+    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", json.dumps(files)]
+    return command + [word for key, value in settings.items() for word in (f"--{key}", str(value))]
 
 
-def balanced_accuracies(output_dir: Path) -> dict[str, float]:
-    """Balanced accuracy of each arm of a run."""
-    folders = {arm: next((output_dir / "classifier").glob(f"*_{arm}")) for arm in ARMS}
-    return {arm: read_json(path / "evaluation" / "metrics.json")["balanced_accuracy"] for arm, path in folders.items()}
+def run(command: list[str], log: Path) -> None:
+    """Runs a command, its output at the end of a file."""
+    with open(log, "a") as file:
+        subprocess.run(command, check=True, stdout=file, stderr=subprocess.STDOUT)
+
+
+def measure(data_dir: Path, name: str, shots: int, work_dir: Path, images_per_class: int, draws: int) -> Path:
+    """One set at one number of shots; gives the study's folder."""
+    bundle, folder = name.split("_")[0], work_dir / f"{name}_shots{shots}"
+    base = work_dir / f"{name}_base"
+    base.mkdir(parents=True, exist_ok=True)
+    same = {"dataset_dir": data_dir / name, "images_per_class": images_per_class}
+    quick = {"amp": "bfloat16", "num_inference_steps": 12}
+    run(bundle_command(bundle, "generate", output_dir=base, adapter_scope="none", **same, **quick), base / "log.txt")
+    arm = {"mixing": "real+synthetic", "overlay": "configs/augmentation/strong.yaml"}
+    arm["synthetic_datalist"] = str(base / "synthetic" / "datalist.json")
+    grid = {"shots": [shots], "fold": list(range(draws)), "synthetic_per_class": [images_per_class]}
+    overlay = work_dir / f"{folder.name}.json"
+    write_text(overlay, json.dumps({f"arms#{BASE_ARM}": arm, **{f"grid#{key}": value for key, value in grid.items()}}))
+    overlays = (ROOT / "configs" / "studies" / "measure.yaml", overlay)
+    run(bundle_command(bundle, "study", *overlays, output_dir=folder, **same), folder.with_suffix(".txt"))
+    return folder
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file, none where there is no file."""
+    if not path.is_file():
+        return []
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def print_tables(folders: list[Path]) -> None:
+    """Balanced accuracies with paired differences, and distances, of complete studies."""
+    print(f"\n{platform.machine()}, {time.strftime('%Y-%m-%d')}\n")
+    print("| set, shots | arm | draws | balanced accuracy | reference | difference (95 %) | p (Holm) | kept |")
+    print("|---|---|---|---|---|---|---|---|")
+    for folder in folders:
+        for row in rows_of(folder / "comparison.csv"):
+            numbers = {key: float(row[key]) for key in ("balanced_accuracy", "reference", "difference", "low", "high")}
+            print(
+                f"| `{folder.name.replace('_shots', '`, ')} | {row['arm']} | {row['draws']} "
+                "| {balanced_accuracy:.3f} | {reference:.3f} | {difference:+.3f} ({low:+.3f} to {high:+.3f}) ".format(
+                    **numbers
+                )
+                + f"| {float(row['p_holm']):.3f} | {row['kept']} |"
+            )
+    print("\n| set, shots | class | floor | KID x 1000 of the synthetic images | ceiling | drawn over ceiling |")
+    print("|---|---|---|---|---|---|")
+    for folder in folders:
+        distances = [row for row in rows_of(folder / "distances.csv") if row["kid"]]
+        for class_name in dict.fromkeys(row["class_name"] for row in distances):
+            own = [row for row in distances if row["class_name"] == class_name]
+            floor, kid, ceiling = (
+                1000 * np.nanmean([float(row[key] or "nan") for row in own]) for key in ("floor", "kid", "ceiling")
+            )
+            print(
+                f"| `{folder.name.replace('_shots', '`, ')} | {class_name} | {floor:.1f} | {kid:.1f} | {ceiling:.1f} "
+                f"| {kid / ceiling:.2f} |"
+            )
 
 
 def main() -> None:
@@ -47,31 +99,18 @@ def main() -> None:
     parser.add_argument("--data_dir", type=Path, required=True)
     parser.add_argument("--set", nargs="+", required=True, help="folders of data_dir")
     parser.add_argument("--shots", type=int, nargs="+", default=[5, 10])
-    parser.add_argument("--draws", type=int, default=3, help="draws of the shots: seeds 0, 1, ...")
+    parser.add_argument("--draws", type=int, default=5, help="draws of the shots, each with other test images, up to 5")
+    parser.add_argument("--images_per_class", type=int, default=200, help="synthetic images")
     parser.add_argument("--work_dir", type=Path, required=True)
-    parser.add_argument("--more", default="", help="further settings, as one text")
+    parser.add_argument("--print", action="store_true", help="print the tables of what is complete, and run nothing")
     args = parser.parse_args()
-    rows = []
-    for name in args.set:
-        for shots in args.shots:
-            results = []
-            for seed in range(args.draws):
-                output_dir = args.work_dir / f"{name}_shots{shots}_seed{seed}"
-                output_dir.mkdir(parents=True, exist_ok=True)
-                command = command_of(args.data_dir, name, shots, seed, output_dir, shlex.split(args.more))
-                began = time.time()
-                with open(output_dir / "log.txt", "a") as log:
-                    subprocess.run(command, check=True, stdout=log, stderr=subprocess.STDOUT)
-                results.append(balanced_accuracies(output_dir))
-                print(f"{name}, {shots} shots, draw {seed}: {results[-1]} ({time.time() - began:.0f} s)", flush=True)
-            rows.append((name, shots, results))
-    print(f"\n{platform.machine()}, {time.strftime('%Y-%m-%d')}, {args.draws} draws of the shots, balanced accuracy\n")
-    print("| set | shots | real images alone | real + synthetic | paired differences |")
-    print("|---|---|---|---|---|")
-    for name, shots, results in rows:
-        real, both = (np.array([result[arm] for result in results]) for arm in ARMS)
-        differences = ", ".join(f"{value:+.3f}" for value in both - real)
-        print(f"| `{name}` | {shots} | {real.mean():.3f} | {both.mean():.3f} | {differences} |")
+    wanted = [(shots, name) for shots in args.shots for name in args.set]
+    if not args.print:
+        for shots, name in wanted:
+            began = time.time()
+            measure(args.data_dir, name, shots, args.work_dir, args.images_per_class, args.draws)
+            print(f"{name}, {shots} shots: complete ({time.time() - began:.0f} s)", flush=True)
+    print_tables([args.work_dir / f"{name}_shots{shots}" for shots, name in wanted])
 
 
 if __name__ == "__main__":
