@@ -3,7 +3,8 @@
     python scripts/judge_nano.py my_data/wbc_pbc my_data/colon_lc25000
 
 The first table is the balanced accuracy of 5 nearest neighbors in 5 folds with whole groups, by features of the nano
-encoder and by color histograms (8 x 8 x 8 bins, square roots). The second is how well the autoencoder keeps the images.
+encoder and by color histograms (8 x 8 x 8 bins, square roots), and that of the nano CLIP asked which class's prompt
+fits best. The second is how well the autoencoder keeps the images. The beginning of a folder's name is its bundle's.
 """
 
 from __future__ import annotations
@@ -18,10 +19,13 @@ from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import normalize
 
-from monai_synth.data import scan
-from monai_synth.networks import FeatureEncoder, LatentDiffusion
+from monai_synth.data import prompts_of, scan
+from monai_synth.networks import FeatureEncoder, LatentDiffusion, zero_shot_clip
+from monai_synth.networks.checkpoints import NANO_CLIP
 from monai_synth.transforms import LoadTile, ResizeCrop
+from monai_synth.utils import read_json
 
+ROOT = Path(__file__).resolve().parents[1]
 SIDE = 128
 
 
@@ -45,13 +49,23 @@ def nearest_accuracy(features: np.ndarray, labels: np.ndarray, groups: np.ndarra
     return float(balanced_accuracy_score(labels, said))
 
 
+def zero_shot_accuracy(images: torch.Tensor, labels: np.ndarray, names: list[str], bundle: str) -> float:
+    """Balanced accuracy of the nano CLIP on the prompts of a bundle, without a single real image."""
+    config = read_json(ROOT / "bundles" / bundle / "configs" / "train.json")
+    prompts = list(prompts_of(names, config["prompts"], config["prompt_template"]).values())
+    network = zero_shot_clip(NANO_CLIP, prompts, NANO_CLIP, SIDE).eval()
+    said = torch.cat([network(part).argmax(dim=1) for part in images.split(64)]).numpy()
+    return float(balanced_accuracy_score(labels, said))
+
+
 @torch.no_grad()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", type=Path, nargs="+")
     folders = parser.parse_args().folders
     encoder, diffusion, kept = FeatureEncoder("nano"), LatentDiffusion("nano"), []
-    print("| folder | images, classes | nano encoder | color histograms | chance |\n|---|---|---|---|---|")
+    print("| folder | images, classes | nano encoder | color histograms | nano CLIP, zero-shot | chance |")
+    print("|---|---|---|---|---|---|")
     for folder in folders:
         records, names = scan(folder)
         images = read([record["image"] for record in records])
@@ -59,7 +73,12 @@ def main() -> None:
         groups = np.array([record["group"] for record in records])
         features = torch.cat([encoder(part) for part in images.split(32)]).numpy()
         ours, colors = (nearest_accuracy(x, labels, groups) for x in (features, color_histograms(images)))
-        print(f"| `{folder.name}` | {len(records)}, {len(names)} | {ours:.3f} | {colors:.3f} | {1 / len(names):.3f} |")
+        asked = zero_shot_accuracy(images, labels, names, folder.name.split("_")[0])
+        print(
+            f"| `{folder.name}` | {len(records)}, {len(names)} | {ours:.3f} | {colors:.3f} | {asked:.3f} "
+            f"| {1 / len(names):.3f} |",
+            flush=True,
+        )
         some = images[torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:60]]
         errors = torch.cat(
             [(diffusion.decode(diffusion.encode(p)[0]) - p).square().mean((1, 2, 3)) for p in some.split(20)]

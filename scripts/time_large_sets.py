@@ -1,7 +1,7 @@
 """Times what grows with data sets and studies: prints numbers of docs/leaks.md, assessment.md, performance.md and
 studies.md.
 
-    python scripts/time_large_sets.py --parts scan search quality study
+    python scripts/time_large_sets.py --parts scan grouping quality study
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import argparse
 import resource
 import tempfile
 import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +19,20 @@ import numpy as np
 from monai.bundle import ConfigWorkflow
 from monai.engines.workflow import Workflow
 from PIL import Image
+from tqdm import tqdm
 
 from monai_synth.bundle.stages import execute
 from monai_synth.bundle.study import _Runs
 from monai_synth.data import check
-from monai_synth.data import near_duplicates as search
 from monai_synth.data.images import look_at
+from monai_synth.data.near_duplicates import find_near_duplicates, ring_series
 from monai_synth.data.phantom import draw_phantom, write_phantoms
 from monai_synth.metrics.quality import ImageSet, quality
 
 ROOT = Path(__file__).resolve().parents[1]
 STRONG = str(ROOT / "configs" / "augmentation" / "strong.yaml")
-PARTS = ("scan", "search", "quality", "study")
+PARTS = ("scan", "grouping", "quality", "study")
+SIBLINGS = 20  # tiles of one original
 ORIGINALS = 40  # phantoms of which tiles are made by shifting
 
 
@@ -57,7 +61,7 @@ def time_scan(count: int) -> None:
         print(f"checking {count} tiles of 224 pixels: {time.perf_counter() - start:.1f} s, two threads")
     with tempfile.TemporaryDirectory() as name:
         large = write_tiles(Path(name), 80, 768)
-        for what, function in (("sampling", search.ring_series), ("hashing", look_at)):
+        for what, function in (("sampling", ring_series), ("hashing", look_at)):
             start = time.perf_counter()
             for path in large:
                 function(path)
@@ -66,23 +70,35 @@ def time_scan(count: int) -> None:
             )
 
 
-def time_search(count: int) -> None:
-    """The search for near-duplicates among the series of `count` images, 20 of each original, without reading any."""
-    rng = np.random.default_rng(0)
+def time_grouping(count: int) -> None:
+    """Grouping `count` tiles of 768 pixels from files, 20 of each original: flipped, turned, recompressed."""
     with tempfile.TemporaryDirectory() as name:
-        shape = search.ring_series(write_tiles(Path(name), 1, 224)[0]).shape
-    originals = 0.1 * rng.standard_normal((-(-count // 20), *shape), dtype=np.float32)
+        with ThreadPoolExecutor(2) as pool:
+            written = pool.map(lambda number: write_siblings(Path(name), number), range(count // SIBLINGS))
+            paths = [path for some in tqdm(written, total=count // SIBLINGS, desc="writing") for path in some]
+        start, size = time.perf_counter(), sum(path.stat().st_size for path in paths) / len(paths)
+        groups = find_near_duplicates(paths).groups.reshape(-1, SIBLINGS)
+        seconds = time.perf_counter() - start
+    main_groups, sizes = zip(*(Counter(of_one.tolist()).most_common(1)[0] for of_one in groups))
+    print(
+        f"grouping {len(paths)} tiles of 768 pixels ({size / 1024:.0f} kB each): {seconds:.0f} s, "
+        f"{len(paths) - sum(sizes)} siblings outside their group, "
+        f"{len(groups) - len(set(main_groups))} originals joined"
+    )
 
-    def series(path: str | Path) -> np.ndarray:
-        index = int(str(path))
-        noise = np.random.default_rng(index).standard_normal(shape, dtype=np.float32)
-        return (originals[index // 20] + 0.03 * noise).astype(np.float16)
 
-    search.ring_series = series
-    start = time.perf_counter()
-    found = search.find_near_duplicates([str(index) for index in range(count)])
-    seconds, groups = time.perf_counter() - start, len(set(found.groups))
-    print(f"searching {count} images: {seconds:.0f} s, {groups} groups of {len(originals)} originals")
+def write_siblings(folder: Path, number: int) -> list[Path]:
+    """One original and its siblings as JPEG files; grain makes them as costly to decode as a scanner's tiles."""
+    rng, classes = np.random.default_rng(number), ("colon_aca", "colon_n", "lung_aca", "lung_n", "lung_scc")
+    drawn = draw_phantom(classes[number % len(classes)], number, size=224).transpose(1, 2, 0)
+    large = np.asarray(Image.fromarray((drawn * 255).astype(np.uint8)).resize((768, 768)), dtype=np.float32)
+    original = np.clip(large + rng.normal(0, 6, large.shape), 0, 255).astype(np.uint8)
+    paths = [folder / f"{number:05d}_{sibling:02d}.jpg" for sibling in range(SIBLINGS)]
+    for sibling, path in enumerate(paths):
+        turned = np.rot90(original, sibling % 4)
+        turned = turned[:, ::-1] if sibling % 8 > 3 else turned
+        Image.fromarray(np.ascontiguousarray(turned)).save(path, quality=int(rng.integers(60, 95)))
+    return paths
 
 
 def time_quality(count: int) -> None:
@@ -144,13 +160,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--tiles", type=int, default=20_000)
-    parser.add_argument("--searched", type=int, default=25_000)
+    parser.add_argument("--grouped", type=int, default=25_000)
     parser.add_argument("--judged", type=int, default=5_000, help="images on each side")
     parser.add_argument("--draws", type=int, default=6, help="draws of the study's shots")
     options = parser.parse_args()
     parts = {
         "scan": lambda: time_scan(options.tiles),
-        "search": lambda: time_search(options.searched),
+        "grouping": lambda: time_grouping(options.grouped),
         "quality": lambda: time_quality(options.judged),
         "study": lambda: time_study(options.draws),
     }

@@ -17,9 +17,10 @@ FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "
 
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
-EMBEDDED = {"nano": ASSETS / "nano_encoder"}  # trained on phantoms alone
+NANO_CLIP = "nano-clip"  # also the name of its architecture in open_clip
+EMBEDDED = {"nano": ASSETS / "nano_encoder", NANO_CLIP: ASSETS / "nano_clip"}  # trained on phantoms alone
 AUTO = "auto"
-BEGINNINGS = {"regnetx_002": "nano"}  # the embedded weights of a network by its name
+BEGINNINGS = {"regnetx_002": "nano", NANO_CLIP: NANO_CLIP}  # the embedded weights of a network by its name
 
 
 def initial_weights(name: str, checkpoint: str | None) -> str | None:
@@ -37,8 +38,8 @@ def find_weights(name: str | Path) -> Path:
 
     Args:
         name: a safetensors file, a folder as open_clip and timm write them (their `local-dir:`), a hub id
-            "owner/model", with "@revision" when one is pinned, or "nano" for the embedded weights of
-            regnetx_002.
+            "owner/model", with "@revision" when one is pinned, or the name of embedded weights: "nano" for
+            regnetx_002, "nano-clip" for the CLIP of that name.
 
     Raises:
         FileNotFoundError: when there is no such file, or none in the folder.
@@ -56,7 +57,7 @@ def find_weights(name: str | Path) -> Path:
         return _from_hub(str(name))
     raise FileNotFoundError(
         f"There is no checkpoint {path}. Name a safetensors file, a folder that holds one, a hub id "
-        "'owner/model', or nano for the embedded weights of regnetx_002."
+        "'owner/model', or one of the embedded weights: nano (regnetx_002), nano-clip."
     )
 
 

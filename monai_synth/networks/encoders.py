@@ -17,10 +17,11 @@ from open_clip.model import CLIP, CustomTextCLIP, resize_pos_embed
 from torch import Tensor, nn
 
 from ..utils.io import read_json
-from .checkpoints import find_weights, fit_weights, initial_weights, read_weights
+from .checkpoints import EMBEDDED, NANO_CLIP, find_weights, fit_weights, initial_weights, read_weights
 
 logger = logging.getLogger(__name__)
 
+open_clip.add_model_config(EMBEDDED[NANO_CLIP] / f"{NANO_CLIP}.json")
 PREFIX = "open_clip:"  # before open_clip's names; all others are timm's
 
 

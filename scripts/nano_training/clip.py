@@ -15,6 +15,7 @@ from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from torch import Tensor
 
 from monai_synth.data.phantom import phantom_caption
+from monai_synth.networks.checkpoints import NANO_CLIP
 from monai_synth.utils.io import read_json, save_safetensors, write_json
 
 from .encoder import stains, views
@@ -22,8 +23,6 @@ from .loop import train, trained
 from .phantoms import CLASS_NAMES, Phantoms
 
 logger = logging.getLogger(__name__)
-NANO_CLIP = "nano-clip"
-open_clip.add_model_config(Path(__file__).with_name(f"{NANO_CLIP}.json"))
 
 
 class Attributes:
@@ -40,7 +39,7 @@ def caption(row: dict[str, str], rng: np.random.Generator) -> str:
 
 
 def build_clip() -> Any:
-    """The pair with random weights."""
+    """The pair with random weights; `monai_synth.networks` has told open_clip its architecture."""
     return open_clip.create_model(NANO_CLIP)
 
 

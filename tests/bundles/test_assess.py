@@ -5,25 +5,11 @@ from pathlib import Path
 
 import pytest
 import timm
-from monai.bundle import run as run_bundle
 from PIL import Image
 
 from monai_synth.report import write_report
-from monai_synth.utils import read_json, release_folder, save_safetensors
-
-ROOT = Path(__file__).resolve().parents[2]
-CONFIGS = ROOT / "bundles" / "colon" / "configs"
-SMALL = {
-    "image_size": 32,
-    "shots": 4,
-    "rank": 2,
-    "max_steps": 2,
-    "adapter_batch_size": 2,
-    "images_per_class": 8,
-    "num_inference_steps": 2,
-    "device": "cpu",
-    "bootstrap_samples": 10,
-}
+from monai_synth.utils import read_json, save_safetensors
+from tests.bundles.running import SMALL, root_message, run
 
 
 @pytest.fixture
@@ -31,6 +17,9 @@ def settings(miniature, image_folder, tmp_path, encoder):
     folder = image_folder({"benign": 30, "<script>alert(1)</script>".replace("/", "-"): 30})
     return {
         **SMALL,
+        "shots": 4,
+        "images_per_class": 8,
+        "bootstrap_samples": 10,
         "dataset_dir": str(folder),
         "output_dir": str(tmp_path / "out"),
         "base_model": str(miniature()),
@@ -38,22 +27,8 @@ def settings(miniature, image_folder, tmp_path, encoder):
     }
 
 
-def run(settings, **more):
-    try:
-        run_bundle(config_file=str(CONFIGS / "assess.json"), **{**settings, **more})
-    finally:
-        release_folder(settings["output_dir"])
-
-
-def root_message(error):
-    cause = error.value
-    while cause.__cause__ is not None:
-        cause = cause.__cause__
-    return str(cause)
-
-
 def test_an_assessment_judges_and_reports(settings, encoder, tmp_path):
-    run(settings)
+    run("assess", settings)
     out = Path(settings["output_dir"])
     found = read_json(out / "assess" / "quality.json")
     assert set(found["classes"]) == {"benign", "<script>alert(1)<-script>"}
@@ -69,7 +44,7 @@ def test_an_assessment_judges_and_reports(settings, encoder, tmp_path):
         assert Path(record["image"]).name not in page
 
     stamp = next((out / "features").glob("*.safetensors")).stat().st_mtime_ns
-    run({key: settings[key] for key in ("output_dir", "encoder", "device")}, include_real_images=True)
+    run("assess", {key: settings[key] for key in ("output_dir", "encoder", "device")}, include_real_images=True)
     assert "Nearest real images" in (out / "report.html").read_text()
     parts = list((out / "features").glob("*.safetensors"))
     assert len(parts) == 1 and parts[0].stat().st_mtime_ns == stamp  # every image was encoded once
@@ -78,7 +53,7 @@ def test_an_assessment_judges_and_reports(settings, encoder, tmp_path):
     weights = timm.create_model("test_resnet", pretrained=False, num_classes=0).state_dict()
     save_safetensors(other / "model.safetensors", weights, {"format": "pt"})
     with pytest.raises(RuntimeError) as error:
-        run(settings, encoder=str(other))
+        run("assess", settings, encoder=str(other))
     assert "Features of different encoders are never compared" in root_message(error)
 
 
@@ -92,14 +67,14 @@ def test_an_assessment_judges_and_reports(settings, encoder, tmp_path):
 )
 def test_a_wrong_assessment_is_refused(settings, change, words):
     with pytest.raises(RuntimeError) as error:
-        run(settings, **change)
+        run("assess", settings, **change)
     assert words in root_message(error)
 
 
 def test_an_encoder_without_safetensors_is_refused(settings, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(RuntimeError) as error:
-        run(settings, encoder=str(tmp_path / "empty"))
+        run("assess", settings, encoder=str(tmp_path / "empty"))
     assert "Only safetensors weights are read" in root_message(error)
 
 

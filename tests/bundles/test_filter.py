@@ -5,45 +5,23 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from monai.bundle import run as run_bundle
 
 from monai_synth.bundle import filtering
-from monai_synth.utils import read_json, release_folder
-
-ROOT = Path(__file__).resolve().parents[2]
-CONFIGS = ROOT / "bundles" / "colon" / "configs"
-SMALL = {
-    "image_size": 32,
-    "shots": 4,
-    "rank": 2,
-    "max_steps": 2,
-    "adapter_batch_size": 2,
-    "images_per_class": 6,
-    "num_inference_steps": 2,
-    "classifier": "test_resnet",
-    "classifier_size": 32,
-    "classifier_steps": 2,
-    "batch_size": 4,
-    "device": "cpu",
-}
+from monai_synth.utils import read_json
+from tests.bundles.running import CONFIGS, SMALL, run
 
 
 @pytest.fixture
 def settings(miniature, image_folder, tmp_path, encoder):
     return {
         **SMALL,
+        "shots": 4,
+        "images_per_class": 6,
         "dataset_dir": str(image_folder({"benign": 30, "tumor": 30})),
         "output_dir": str(tmp_path / "out"),
         "base_model": str(miniature()),
         "encoder": str(encoder),
     }
-
-
-def run(config, settings, **more):
-    try:
-        run_bundle(config_file=str(CONFIGS / f"{config}.json"), **{**settings, **more})
-    finally:
-        release_folder(settings["output_dir"])
 
 
 true_failing = filtering.failing

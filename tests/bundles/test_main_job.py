@@ -1,15 +1,9 @@
 """The main job, run as a user runs it, on a random miniature base and small images."""
 
 import csv
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 from diffusers import StableDiffusionPipeline
 from monai.bundle import ConfigParser, ConfigWorkflow
@@ -17,62 +11,8 @@ from monai.bundle import run as run_bundle
 
 from monai_synth.data import is_marked_synthetic, load_datalist, shots_and_prior
 from monai_synth.networks import LatentDiffusion, read_adapter_metadata, release_diffusion
-from monai_synth.utils import hold_folder, read_json, release_folder, sha256_of, write_json
-
-ROOT = Path(__file__).resolve().parents[2]
-CONFIGS = ROOT / "bundles" / "colon" / "configs"
-SMALL = {
-    "image_size": 32,
-    "classifier_size": 32,
-    "shots": 3,
-    "rank": 2,
-    "max_steps": 3,
-    "adapter_batch_size": 2,
-    "images_per_class": 3,
-    "num_inference_steps": 2,
-    "classifier": "test_resnet",
-    "classifier_steps": 3,
-    "batch_size": 4,
-}
-
-
-@pytest.fixture
-def settings(miniature, image_folder, tmp_path):
-    folder = image_folder({"benign": 20, "malignant": 20})
-    return {
-        **SMALL,
-        "dataset_dir": str(folder),
-        "output_dir": str(tmp_path / "out"),
-        "model_path": str(tmp_path / "models" / "model.pt"),
-        "base_model": str(miniature()),
-        "device": "cpu",
-    }
-
-
-def run(config, settings, **more):
-    known = ConfigParser.load_config_file(CONFIGS / "train.json").keys() | {"adapter_batch_size"}
-    given = {key: value for key, value in {**settings, **more}.items()}
-    names = config if isinstance(config, list) else [config]
-    keys = set().union(*(ConfigParser.load_config_file(CONFIGS / f"{name}.json") for name in names)) | (
-        known & set(more)
-    )
-    given = {key: value for key, value in given.items() if key in keys or key in more}
-    files = [str(CONFIGS / f"{name}.json") for name in names]
-    try:
-        run_bundle(config_file=files, **given)
-    finally:
-        release_folder(settings["output_dir"])
-
-
-def root_message(error):
-    cause = error.value
-    while cause.__cause__ is not None:
-        cause = cause.__cause__
-    return str(cause)
-
-
-def files_of(folder):
-    return {str(path.relative_to(folder)): sha256_of(path) for path in sorted(Path(folder).rglob("*.png"))}
+from monai_synth.utils import read_json, release_folder, sha256_of, write_json
+from tests.bundles.running import CONFIGS, ROOT, files_of, root_message, run
 
 
 def test_the_main_job_goes_from_a_folder_to_a_table(settings, capsys):
@@ -285,45 +225,6 @@ def test_every_family_and_option_goes_from_a_folder_to_images(
     plain_pipeline(base).load_lora_weights(out / "adapter")
 
 
-def command(config, settings, output_dir):
-    """The words of a run of one config as a user types them."""
-    keys = ConfigParser.load_config_file(CONFIGS / f"{config}.json")
-    given = {key: value for key, value in {**settings, "output_dir": str(output_dir)}.items() if key in keys}
-    pairs = [word for key, value in given.items() for word in (f"--{key}", str(value))]
-    return [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(CONFIGS / f"{config}.json"), *pairs]
-
-
-def stopped_when(words, condition, number):
-    """Starts a command, sends it a signal as soon as a condition holds, and gives exit status and output."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    deadline = time.time() + 120
-    while not condition() and process.poll() is None and time.time() < deadline:
-        time.sleep(0.02)
-    process.send_signal(number)
-    output, _ = process.communicate()
-    return process.returncode, output
-
-
-def finished(words):
-    subprocess.run(words, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True)
-
-
-def test_a_stopped_fine_tuning_ends_with_the_same_adapter(settings, tmp_path):
-    settings = {**settings, "max_steps": 200}
-    name = "adapter/pytorch_lora_weights.safetensors"
-    finished(command("train_diffusion", settings, tmp_path / "whole"))
-    for number, status in ((signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 128 + signal.SIGTERM)):
-        folder = tmp_path / number.name
-        words = command("train_diffusion", settings, folder)
-        state = folder / "adapter" / "state_1.json"
-        code, output = stopped_when(words, state.exists, number)
-        assert state.exists() and not read_json(folder / "adapter" / "run.json")["complete"]
-        assert code == status and ("run the same command to go on" in output) == (number == signal.SIGTERM)
-        finished(words)
-        assert sha256_of(folder / name) == sha256_of(tmp_path / "whole" / name)
-
-
 def test_images_from_elsewhere_train_a_classifier(settings, tmp_path):
     run("generate", settings)
     listing = tmp_path / "out" / "synthetic" / "datalist.json"
@@ -344,92 +245,6 @@ def test_an_overlay_of_augmentation_or_mixing_trains(settings, name):
     run("train", settings, **overlay)
     out = Path(settings["output_dir"])
     assert (out / "classifier").is_dir() and "balanced_accuracy" in (out / "results.txt").read_text()
-
-
-@pytest.mark.slow
-def test_the_main_job_killed_again_and_again_ends_with_the_same_files(settings, tmp_path):
-    settings = {**settings, "max_steps": 100, "images_per_class": 8, "classifier_steps": 50}
-    finished(command("train", settings, tmp_path / "whole"))
-    rng, words, kills = np.random.default_rng(0), command("train", settings, tmp_path / "parts"), 0
-    while kills < 20:
-        end = time.time() + rng.uniform(4, 14)
-        code, _ = stopped_when(words, lambda: time.time() > end, signal.SIGKILL)
-        if code == 0:  # it came through; the next kills meet a run with its last stage gone
-            shutil.rmtree(tmp_path / "parts" / rng.choice(["classifier", "synthetic", "adapter"]))
-            shutil.rmtree(tmp_path / "parts" / "classifier", ignore_errors=True)
-        else:
-            kills += 1
-    finished(words)
-    for pattern in ("adapter/*lora*", "synthetic/*/*.png", "classifier/*/model.pt", "classifier/*/evaluation/*.csv"):
-        whole = {path.relative_to(tmp_path / "whole"): sha256_of(path) for path in (tmp_path / "whole").glob(pattern)}
-        parts = {path.relative_to(tmp_path / "parts"): sha256_of(path) for path in (tmp_path / "parts").glob(pattern)}
-        assert whole and parts == whole
-    assert not list((tmp_path / "parts").rglob("*.part*"))
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({"batchsize": 4}, "has the key 'batchsize' (did you mean 'batch_size'?)"),
-        ({"shots": 15}, "fewer than shots=15"),
-        ({"shots": "many"}, "shots is 'many'. It must be a whole number from 1"),
-        ({"guidance_scale": -1}, "guidance_scale is -1. It must lie between 0 and 50"),
-        ({"amp": "half"}, "amp is 'half'. It can be None, 'bfloat16', 'float16'"),
-        ({"use_dora": "yes"}, "use_dora is 'yes'. It can be False, True"),
-        ({"ema_decay": 2}, "ema_decay is 2. It must lie between 0 and 0.999999"),
-        ({"attributes": {"stain": []}}, "It must give a list of phrases for each name"),
-        ({"fold": 7}, "fold is 7, but there are 5 folds"),
-        ({"mixing": "real"}, "mixing is 'real'. It can be 'none', 'synthetic', 'real+synthetic'"),
-        ({"classifier": "resnet1"}, "timm has no model 'resnet1'. Near names are"),
-        ({"base_model": "nowhere"}, "There is no base model 'nowhere'"),
-        ({"dataset_dir": "/no/such/folder"}, "does not exist. Name a folder"),
-        ({"phantom_set": "liver", "dataset_dir": "phantom"}, "phantom_set is 'liver'. It can be one of"),
-    ],
-)
-def test_bad_settings_stop_before_anything_is_written(settings, change, words):
-    with pytest.raises(RuntimeError) as error:
-        run("train", settings, **change)
-    assert words in root_message(error)
-    assert not list(Path(settings["output_dir"]).rglob("*.json"))[1:]  # the lock's note alone
-
-
-def test_bad_folders_stop_before_anything_long(settings, image_folder):
-    (Path(settings["dataset_dir"]) / "benign" / "text.jpg").write_text("no image")
-    with pytest.raises(RuntimeError) as error:
-        run("train", settings)
-    assert "benign/text.jpg: " in root_message(error) and "is not an image" in root_message(error)
-    with pytest.raises(RuntimeError) as error:
-        run("train", settings, dataset_dir=str(image_folder({"only": 9}, name="one")))
-    assert "is the only class" in root_message(error)
-
-
-def test_an_adapter_of_another_base_is_refused(settings, miniature):
-    run("train_diffusion", settings)
-    out = Path(settings["output_dir"])
-    shutil.copytree(out / "adapter", out / "foreign")
-    run_json = read_json(out / "adapter" / "run.json")
-    with pytest.raises(RuntimeError) as error:
-        run("generate", settings, base_model=str(miniature("epsilon", seed=5)), adapter_dir=str(out / "foreign"))
-    assert "other settings" in root_message(error) or "belongs to the base" in root_message(error)
-    assert read_json(out / "adapter" / "run.json") == run_json
-
-
-def test_the_command_line_ends_with_one_sentence(settings, tmp_path):
-    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(CONFIGS / "train.json")]
-    given = ["--output_dir", str(tmp_path / "out"), "--batchsize", "4"]
-    for folder in (ROOT, ROOT / "bundles" / "colon", tmp_path):
-        done = subprocess.run([*command, *given], cwd=folder, capture_output=True, text=True)
-        assert done.returncode == 1
-        assert "Error: No config in" in done.stderr and "did you mean 'batch_size'?" in done.stderr
-        assert "Traceback" not in done.stderr
-
-
-def test_an_output_folder_in_use_is_refused(settings, tmp_path):
-    hold_folder(settings["output_dir"])
-    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(CONFIGS / "train.json")]
-    done = subprocess.run([*command, "--output_dir", settings["output_dir"]], capture_output=True, text=True)
-    release_folder(settings["output_dir"])
-    assert done.returncode == 1 and f"used by another run (process {os.getpid()}" in done.stderr
 
 
 @pytest.mark.parametrize("where", ["root", "bundle"])

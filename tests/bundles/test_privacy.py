@@ -1,42 +1,22 @@
 """The privacy audit: planted copies and an over-trained adapter are found, clean runs are not accused."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
-from monai.bundle import run as run_bundle
 
 from monai_synth.bundle.privacy import denoising_losses, images_channel, members_and_holdout, metadata_channel
 from monai_synth.metrics.privacy import membership
 from monai_synth.networks import LatentDiffusion, LoRADenoiser, save_adapter
-from monai_synth.utils import read_json, release_folder
-
-ROOT = Path(__file__).resolve().parents[2]
-CONFIGS = ROOT / "bundles" / "colon" / "configs"
-SETTINGS = {
-    "image_size": 32,
-    "shots": 5,
-    "rank": 2,
-    "max_steps": 2,
-    "adapter_batch_size": 2,
-    "images_per_class": 6,
-    "num_inference_steps": 2,
-    "device": "cpu",
-}
-
-
-def run(config, settings, **more):
-    try:
-        run_bundle(config_file=str(CONFIGS / f"{config}.json"), **{**settings, **more})
-    finally:
-        release_folder(settings["output_dir"])
+from monai_synth.utils import read_json
+from tests.bundles.running import SMALL, run
 
 
 @pytest.mark.parametrize("scope", ["dataset", "class", "none"])
 def test_an_audit_writes_a_verdict_for_each_channel(miniature, image_folder, tmp_path, encoder, scope):
     settings = {
-        **SETTINGS,
+        **SMALL,
+        "shots": 5,
+        "images_per_class": 6,
         "dataset_dir": str(image_folder({"benign": 40, "tumor": 40})),
         "output_dir": str(tmp_path / "out"),
         "base_model": str(miniature()),

@@ -16,28 +16,14 @@ from PIL import Image
 from monai_synth.data import load_datalist
 from monai_synth.data.requests import read_journal
 from monai_synth.utils import processes, read_json
-
-ROOT = Path(__file__).resolve().parents[2]
-SMALL = {
-    "image_size": 32,
-    "classifier_size": 32,
-    "shots": 3,
-    "rank": 2,
-    "max_steps": 2,
-    "adapter_batch_size": 4,
-    "images_per_class": 3,
-    "num_inference_steps": 2,
-    "classifier": "test_resnet",
-    "classifier_steps": 2,
-    "batch_size": 4,
-    "device": "cpu",
-}
+from tests.bundles.running import CONFIGS, SMALL, known_settings
 
 
 @pytest.fixture
 def settings(miniature, image_folder, tmp_path):
     return {
         **SMALL,
+        "adapter_batch_size": 4,
         "dataset_dir": str(image_folder({"benign": 20, "malignant": 20})),
         "output_dir": str(tmp_path / "out"),
         "base_model": str(miniature()),
@@ -46,9 +32,8 @@ def settings(miniature, image_folder, tmp_path):
 
 def command(config, settings, count):
     """The command line of a config under torchrun, with the settings that it knows."""
-    path = ROOT / "bundles" / "colon" / "configs" / f"{config}.json"
-    known = json.loads(path.read_text())
-    given = [word for key, value in settings.items() if key in known for word in (f"--{key}", str(value))]
+    path = CONFIGS / f"{config}.json"
+    given = [word for key, value in known_settings(settings, config).items() for word in (f"--{key}", str(value))]
     start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--max_restarts=2"]
     start += ["--nproc_per_node", str(count)]
     return [*start, "-m", "monai.bundle", "run", "--config_file", str(path), *given]

@@ -6,24 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from monai.bundle import run as run_bundle
 
-from monai_synth.utils import read_json, release_folder, write_json
-
-ROOT = Path(__file__).resolve().parents[2]
-CONFIG = ROOT / "bundles" / "colon" / "configs" / "study.json"
-SMALL = {
-    "image_size": 32,
-    "classifier_size": 32,
-    "shots": 3,
-    "rank": 2,
-    "max_steps": 2,
-    "adapter_batch_size": 2,
-    "num_inference_steps": 2,
-    "classifier_steps": 2,
-    "batch_size": 4,
-    "device": "cpu",
-}
+from monai_synth.utils import read_json, write_json
+from tests.bundles.running import CONFIGS, SMALL, root_message, run
 
 
 @pytest.fixture
@@ -37,27 +22,13 @@ def settings(miniature, image_folder, tmp_path):
     }
 
 
-def run(settings, **more):
-    try:
-        run_bundle(config_file=str(CONFIG), **{**settings, **more})
-    finally:
-        release_folder(settings["output_dir"])
-
-
 def rows_of(folder, name="results.csv"):
     return list(csv.DictReader(open(folder / name, newline="")))
 
 
-def root_message(error):
-    cause = error.value
-    while cause.__cause__ is not None:
-        cause = cause.__cause__
-    return str(cause)
-
-
 def test_a_study_runs_shares_and_goes_on(settings):
     folder = Path(settings["output_dir"])
-    run(settings)
+    run("study", settings)
     rows = rows_of(folder)
     assert len(rows) == 2 * (1 + 2 + 2)  # per seed: real, and two arms at two numbers
     assert {row["arm"] for row in rows} == {"real", "real + synthetic", "synthetic"}
@@ -75,7 +46,7 @@ def test_a_study_runs_shares_and_goes_on(settings):
 
     times = {path: path.stat().st_mtime_ns for path in folder.rglob("model.pt")}
     (folder / rows[-1]["folder"] / "run.json").unlink()  # as if it had been stopped in the last run
-    run(settings)
+    run("study", settings)
     again = {path: path.stat().st_mtime_ns for path in folder.rglob("model.pt")}
     assert [row["balanced_accuracy"] for row in rows_of(folder)] == [row["balanced_accuracy"] for row in rows]
     assert sum(times[path] != again[path] for path in times) <= 1
@@ -93,14 +64,21 @@ def test_a_study_runs_shares_and_goes_on(settings):
 )
 def test_a_wrong_study_stops_before_its_first_run(settings, change, words):
     with pytest.raises(RuntimeError) as error:
-        run(settings, **change)
+        run("study", settings, **change)
     assert words in root_message(error)
     assert not list(Path(settings["output_dir"]).rglob("datalist.json"))
 
 
 def test_a_study_says_what_is_wrong_in_one_line(settings, tmp_path):
     write_json(tmp_path / "more.json", {"grid": {"fold": [9], "seed": [0]}})
-    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", f"['{CONFIG}','{tmp_path / 'more.json'}']"]
+    command = [
+        sys.executable,
+        "-m",
+        "monai.bundle",
+        "run",
+        "--config_file",
+        f"['{CONFIGS / 'study.json'}','{tmp_path / 'more.json'}']",
+    ]
     done = subprocess.run([*command, "--output_dir", str(tmp_path / "out")], capture_output=True, text=True)
     assert done.returncode == 1 and "Error: fold is 9, but there are 5 folds" in done.stderr
 

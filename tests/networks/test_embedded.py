@@ -6,9 +6,10 @@ import pytest
 import torch
 
 import monai_synth
+from monai_synth.data import prompts_of
 from monai_synth.data.phantom import draw_patient, draw_phantom
 from monai_synth.data.phantom.catalog import stains_of
-from monai_synth.networks import FeatureEncoder, ImageClassifier, LatentDiffusion
+from monai_synth.networks import FeatureEncoder, ImageClassifier, LatentDiffusion, zero_shot_clip
 
 ASSETS = Path(monai_synth.__file__).parent / "assets"
 
@@ -23,7 +24,8 @@ def phantoms(names, count, first):
 def test_the_package_stays_small():
     sizes = [path.stat().st_size for path in ASSETS.rglob("*") if path.is_file()]
     assert sum(sizes) < 60e6 and max(sizes) < 25e6
-    assert sum(path.stat().st_size for path in (ASSETS / "nano_encoder").iterdir()) < 12e6
+    for name in ("nano_encoder", "nano_clip"):
+        assert sum(path.stat().st_size for path in (ASSETS / name).iterdir()) < 12e6
 
 
 def test_the_encoder_tells_phantoms_apart_that_it_has_not_seen():
@@ -60,3 +62,26 @@ def test_auto_is_the_embedded_weights_where_there_are_any():
     assert torch.equal(begun.state_dict()[stem], named.state_dict()[stem])
     assert not torch.equal(begun.state_dict()[stem], random.state_dict()[stem])
     assert ImageClassifier("test_resnet", 2, checkpoint="auto", image_size=32) is not None  # has none, and needs none
+
+
+@pytest.mark.parametrize(
+    ("names", "template", "least"),
+    [
+        (["colon_aca", "colon_n", "lung_aca", "lung_n"], "H&E histopathology, {phrase}", 0.8),
+        (["lymphocyte", "eosinophil", "erythroblast", "platelet"], "Giemsa blood smear, {phrase}", 0.8),
+    ],
+)
+def test_the_clip_finds_the_prompt_of_phantoms_that_it_has_not_seen(names, template, least):
+    prompts = list(prompts_of(names, template=template).values())
+    network = zero_shot_clip("nano-clip", prompts, "auto", 128).eval()
+    labels = torch.arange(4).repeat_interleave(8)
+    with torch.no_grad():
+        said = network(phantoms(names, 8, 700)).argmax(dim=1)
+    assert (said == labels).float().mean() >= least
+    random = zero_shot_clip("nano-clip", prompts, None, 128).eval()
+    with torch.no_grad():
+        assert (random(phantoms(names, 8, 700)).argmax(dim=1) == labels).float().mean() < 0.6
+
+
+def test_the_clip_is_an_encoder_too():
+    assert FeatureEncoder("nano-clip")(phantoms(["colon_n"], 2, 3)).shape == (2, 128)

@@ -1,0 +1,73 @@
+"""Runs that are killed or asked to stop, and go on, as a user starts them."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from monai_synth.utils import read_json, sha256_of
+from tests.bundles.running import CONFIGS, known_settings
+
+
+def command(config, settings, output_dir):
+    """The words of a run of one config as a user types them."""
+    given = known_settings({**settings, "output_dir": str(output_dir)}, config)
+    pairs = [word for key, value in given.items() for word in (f"--{key}", str(value))]
+    return [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(CONFIGS / f"{config}.json"), *pairs]
+
+
+def stopped_when(words, condition, number):
+    """Starts a command, sends it a signal as soon as a condition holds, and gives exit status and output."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    deadline = time.time() + 120
+    while not condition() and process.poll() is None and time.time() < deadline:
+        time.sleep(0.02)
+    process.send_signal(number)
+    output, _ = process.communicate()
+    return process.returncode, output
+
+
+def finished(words):
+    subprocess.run(words, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True)
+
+
+def test_a_stopped_fine_tuning_ends_with_the_same_adapter(settings, tmp_path):
+    settings = {**settings, "max_steps": 200}
+    name = "adapter/pytorch_lora_weights.safetensors"
+    finished(command("train_diffusion", settings, tmp_path / "whole"))
+    for number, status in ((signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 128 + signal.SIGTERM)):
+        folder = tmp_path / number.name
+        words = command("train_diffusion", settings, folder)
+        state = folder / "adapter" / "state_1.json"
+        code, output = stopped_when(words, state.exists, number)
+        assert state.exists() and not read_json(folder / "adapter" / "run.json")["complete"]
+        assert code == status and ("run the same command to go on" in output) == (number == signal.SIGTERM)
+        finished(words)
+        assert sha256_of(folder / name) == sha256_of(tmp_path / "whole" / name)
+
+
+@pytest.mark.slow
+def test_the_main_job_killed_again_and_again_ends_with_the_same_files(settings, tmp_path):
+    settings = {**settings, "max_steps": 100, "images_per_class": 8, "classifier_steps": 50}
+    finished(command("train", settings, tmp_path / "whole"))
+    rng, words, kills = np.random.default_rng(0), command("train", settings, tmp_path / "parts"), 0
+    while kills < 20:
+        end = time.time() + rng.uniform(4, 14)
+        code, _ = stopped_when(words, lambda: time.time() > end, signal.SIGKILL)
+        if code == 0:  # it came through; the next kills meet a run with its last stage gone
+            shutil.rmtree(tmp_path / "parts" / rng.choice(["classifier", "synthetic", "adapter"]))
+            shutil.rmtree(tmp_path / "parts" / "classifier", ignore_errors=True)
+        else:
+            kills += 1
+    finished(words)
+    for pattern in ("adapter/*lora*", "synthetic/*/*.png", "classifier/*/model.pt", "classifier/*/evaluation/*.csv"):
+        whole = {path.relative_to(tmp_path / "whole"): sha256_of(path) for path in (tmp_path / "whole").glob(pattern)}
+        parts = {path.relative_to(tmp_path / "parts"): sha256_of(path) for path in (tmp_path / "parts").glob(pattern)}
+        assert whole and parts == whole
+    assert not list((tmp_path / "parts").rglob("*.part*"))

@@ -1,0 +1,77 @@
+"""What is refused before anything long begins, and what it says."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from monai_synth.utils import hold_folder, read_json, release_folder
+from tests.bundles.running import CONFIGS, ROOT, root_message, run
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"batchsize": 4}, "has the key 'batchsize' (did you mean 'batch_size'?)"),
+        ({"shots": 15}, "fewer than shots=15"),
+        ({"shots": "many"}, "shots is 'many'. It must be a whole number from 1"),
+        ({"guidance_scale": -1}, "guidance_scale is -1. It must lie between 0 and 50"),
+        ({"amp": "half"}, "amp is 'half'. It can be None, 'bfloat16', 'float16'"),
+        ({"use_dora": "yes"}, "use_dora is 'yes'. It can be False, True"),
+        ({"ema_decay": 2}, "ema_decay is 2. It must lie between 0 and 0.999999"),
+        ({"attributes": {"stain": []}}, "It must give a list of phrases for each name"),
+        ({"fold": 7}, "fold is 7, but there are 5 folds"),
+        ({"mixing": "real"}, "mixing is 'real'. It can be 'none', 'synthetic', 'real+synthetic'"),
+        ({"classifier": "resnet1"}, "timm has no model 'resnet1'. Near names are"),
+        ({"base_model": "nowhere"}, "There is no base model 'nowhere'"),
+        ({"dataset_dir": "/no/such/folder"}, "does not exist. Name a folder"),
+        ({"phantom_set": "liver", "dataset_dir": "phantom"}, "phantom_set is 'liver'. It can be one of"),
+    ],
+)
+def test_bad_settings_stop_before_anything_is_written(settings, change, words):
+    with pytest.raises(RuntimeError) as error:
+        run("train", settings, **change)
+    assert words in root_message(error)
+    assert not list(Path(settings["output_dir"]).rglob("*.json"))[1:]  # the lock's note alone
+
+
+def test_bad_folders_stop_before_anything_long(settings, image_folder):
+    (Path(settings["dataset_dir"]) / "benign" / "text.jpg").write_text("no image")
+    with pytest.raises(RuntimeError) as error:
+        run("train", settings)
+    assert "benign/text.jpg: " in root_message(error) and "is not an image" in root_message(error)
+    with pytest.raises(RuntimeError) as error:
+        run("train", settings, dataset_dir=str(image_folder({"only": 9}, name="one")))
+    assert "is the only class" in root_message(error)
+
+
+def test_an_adapter_of_another_base_is_refused(settings, miniature):
+    run("train_diffusion", settings)
+    out = Path(settings["output_dir"])
+    shutil.copytree(out / "adapter", out / "foreign")
+    run_json = read_json(out / "adapter" / "run.json")
+    with pytest.raises(RuntimeError) as error:
+        run("generate", settings, base_model=str(miniature("epsilon", seed=5)), adapter_dir=str(out / "foreign"))
+    assert "other settings" in root_message(error) or "belongs to the base" in root_message(error)
+    assert read_json(out / "adapter" / "run.json") == run_json
+
+
+def test_the_command_line_ends_with_one_sentence(settings, tmp_path):
+    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(CONFIGS / "train.json")]
+    given = ["--output_dir", str(tmp_path / "out"), "--batchsize", "4"]
+    for folder in (ROOT, ROOT / "bundles" / "colon", tmp_path):
+        done = subprocess.run([*command, *given], cwd=folder, capture_output=True, text=True)
+        assert done.returncode == 1
+        assert "Error: No config in" in done.stderr and "did you mean 'batch_size'?" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_an_output_folder_in_use_is_refused(settings, tmp_path):
+    hold_folder(settings["output_dir"])
+    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(CONFIGS / "train.json")]
+    done = subprocess.run([*command, "--output_dir", settings["output_dir"]], capture_output=True, text=True)
+    release_folder(settings["output_dir"])
+    assert done.returncode == 1 and f"used by another run (process {os.getpid()}" in done.stderr
