@@ -1,0 +1,72 @@
+import pytest
+import torch
+from monai.engines import SupervisedTrainer
+from torch import nn
+
+from monai_synth.inferers import InPartsInferer
+
+
+class Small(nn.Module):
+    """A network for which a batch of more than `most` is too large, when it is run or when gradients are computed."""
+
+    def __init__(self, most, backward=False):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
+        self.most, self.backward, self.largest = most, backward, 0
+
+    def check(self, size):
+        if size > self.most:
+            raise torch.OutOfMemoryError(f"{size} do not fit")
+        self.largest = max(self.largest, size)
+
+    def forward(self, x, scale, context):
+        found = self.layers(x) * scale + context["shift"]
+        if self.backward and found.requires_grad:
+            found.register_hook(lambda gradient: self.check(len(gradient)))
+        elif not self.backward:
+            self.check(len(x))
+        return found
+
+
+def prepare(batch, device=None, non_blocking=False, **kwargs):
+    noise = torch.rand(len(batch["image"]), 1)  # drawn anew in every try, and the same
+    return batch["image"], batch["label"], (), {"scale": noise, "context": {"shift": noise}}
+
+
+def trained(network, steps=1):
+    torch.manual_seed(1)
+    batches = [{"image": torch.rand(6, 4), "label": torch.rand(6, 1)} for _ in range(4)]
+    inferer = InPartsInferer()
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.5)
+    trainer = SupervisedTrainer(
+        device=torch.device("cpu"),
+        max_epochs=1,
+        train_data_loader=batches,
+        network=network,
+        optimizer=optimizer,
+        loss_function=nn.MSELoss(),
+        prepare_batch=prepare,
+        inferer=inferer,
+        iteration_update=inferer.iteration,
+        accumulation_steps=steps,
+        decollate=False,
+    )
+    torch.manual_seed(2)
+    trainer.run()
+    return inferer, torch.cat([parameter.detach().flatten() for parameter in network.parameters()])
+
+
+@pytest.mark.parametrize("backward", [False, True])
+@pytest.mark.parametrize("steps", [1, 2])
+def test_a_batch_that_does_not_fit_is_learned_in_parts_alike(backward, steps, caplog):
+    _, whole = trained(Small(6), steps)
+    inferer, parts = trained(Small(2, backward), steps)
+    torch.testing.assert_close(parts, whole, atol=1e-6, rtol=1e-5)
+    assert inferer.parts == 4 and "in 4 parts" in caplog.text
+    assert len([record for record in caplog.records if "parts" in record.message]) == 2  # and never again
+
+
+def test_one_image_that_does_not_fit_is_an_error():
+    with pytest.raises(torch.OutOfMemoryError, match="1 do not fit"):
+        trained(Small(0))
