@@ -17,6 +17,7 @@ from monai.bundle import ConfigWorkflow
 from ..data.mixing import MIXING
 from ..data.prompts import check_attributes
 from ..data.records import Record
+from ..data.synthetic_image import FORMATS
 from ..metrics.filters import FILTERS
 from ..transforms.macenko import METHODS
 from ..utils.io import read_json
@@ -72,6 +73,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "filter": tuple(FILTERS),
     "normalize_stain": METHODS,
     "scheduler": ("dpmsolver++", "dpmsolver++_trailing", "unipc", "ddim", "pndm", "euler"),
+    "image_format": FORMATS,
     "amp": (None, "bfloat16", "float16"),
     "variant": (None, "fp16"),
     "lora_init": ("gaussian", "kaiming", "pissa"),

@@ -286,7 +286,7 @@ def denoising_losses(
 
 def metadata_channel(output_dir: Path, records: Sequence[Record], drawn: Sequence[Record]) -> Channel:
     """Whether a file that is meant to travel names a real image, a group or the folder that they lie in."""
-    travelling = [*sorted((output_dir / "synthetic").rglob("*.png")), output_dir / "synthetic" / "datalist.json"]
+    travelling = [*sorted((output_dir / "synthetic").glob("*/*.*")), output_dir / "synthetic" / "datalist.json"]
     travelling += sorted((output_dir / "adapter").rglob("*lora*.safetensors"))
     own = {Path(record["image"]).stem for record in drawn} | {str(record["class_name"]) for record in records}
     words = {Path(record["image"]).name for record in records} | {str(record["group"]) for record in records}

@@ -22,7 +22,7 @@ from .requests import pending_requests, plan_requests
 from .sampling import OriginSampler
 from .scan import check, scan
 from .splits import assign_roles
-from .synthetic_png import is_marked_synthetic, write_synthetic_png
+from .synthetic_image import is_marked_synthetic, write_synthetic_image
 
 __all__ = [
     "FeatureStore",
@@ -52,5 +52,5 @@ __all__ = [
     "shots_and_prior",
     "to_rgb",
     "turned",
-    "write_synthetic_png",
+    "write_synthetic_image",
 ]

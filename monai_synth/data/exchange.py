@@ -11,7 +11,7 @@ from typing import Any
 
 from ..utils.io import PathLike, atomic_path, read_json, sha256_of
 from .records import Record, class_names_of, load_datalist
-from .synthetic_png import is_marked_synthetic
+from .synthetic_image import is_marked_synthetic
 
 MANIFEST = "manifest.json"
 FORMAT = "monai_synth package 1"

@@ -26,6 +26,7 @@ def plan_requests(
     requested: Sequence[str] | None = None,
     attributes: Mapping[str, Sequence[str]] | None = None,
     shots: Sequence[Mapping[str, Any]] = (),
+    image_format: str = "png",
 ) -> list[dict[str, Any]]:
     """One request for every image to be drawn.
 
@@ -39,6 +40,7 @@ def plan_requests(
         requested: the classes to be drawn; None is all of them.
         attributes: phrases of which one of each kind is added to a prompt, see `with_attributes`.
         shots: records of real images that drawing begins on, each class on its own in turn; none begins with noise.
+        image_format: "png", or "webp" (lossless).
 
     Returns:
         Records with class_name, label, index, prompt, seed and the image's path relative to the output folder; with
@@ -79,7 +81,7 @@ def plan_requests(
             "index": index,
             "prompt": with_attributes(prompts[class_name], attributes, own),
             "seed": own,
-            "image": f"{class_name}/{class_name}_{index:06d}.png",
+            "image": f"{class_name}/{class_name}_{index:06d}.{image_format}",
             **start(class_name, index),
         }
 

@@ -10,7 +10,7 @@ from ignite.engine import Engine, Events
 from torch import nn
 from torchvision.utils import make_grid
 
-from ..data.synthetic_png import write_synthetic_png
+from ..data.synthetic_image import write_synthetic_image
 from ..engines.prepare_batch import SamplingPrepareBatch
 from ..inferers.sampling import SamplingInferer
 from ..networks.lora import LoRADenoiser
@@ -64,4 +64,4 @@ class SampleGrid:
                 batch = {"prompt": [prompt] * self.num_columns, "seed": range(self.num_columns)}
                 noise, _, _, features = self.prepare_batch(batch, device)
                 rows.append(self.inferer(noise, self.network, **features).cpu())
-        write_synthetic_png(path, make_grid(torch.cat(rows), nrow=self.num_columns, pad_value=1.0))
+        write_synthetic_image(path, make_grid(torch.cat(rows), nrow=self.num_columns, pad_value=1.0))

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..data.records import save_datalist
 from ..data.requests import journal_of, read_journal, read_lines
-from ..data.synthetic_png import write_synthetic_png
+from ..data.synthetic_image import write_synthetic_image
 from ..utils.io import sha256_of, write_text
 from ..utils.processes import count, first_only, rank, wait_for_all
 
@@ -75,7 +75,7 @@ class SampleSaver:
     def write(self, image: Tensor, request: dict[str, Any]) -> dict[str, Any]:
         """Writes one image and gives its record."""
         path = self.output_dir / request["image"]
-        write_synthetic_png(path, image)
+        write_synthetic_image(path, image)
         return {**request, "origin": "synthetic", **self.settings, "sha256": sha256_of(path)}
 
     def flush(self) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -13,6 +15,7 @@ from torchvision import transforms
 
 from monai_synth.data import scan
 from monai_synth.data.images import look_at
+from monai_synth.data.synthetic_image import FORMATS, write_synthetic_image
 from monai_synth.networks import FeatureEncoder, ImageClassifier
 from monai_synth.transforms import LoadTile, LoadTiled, RandStainJitterd, ResizeCrop, ResizeCropd
 from monai_synth.utils import sha256_of
@@ -80,6 +83,13 @@ def benchmark_reading(
         for start in range(0, len(few), BATCH):
             encoder(torch.stack([resize(load(path)) for path in few[start : start + BATCH]]))
 
+    large = [torch.nn.functional.interpolate(load(path)[None], (512, 512), mode="bicubic")[0] for path in paths[:8]]
+
+    def writing(suffix: str) -> None:
+        with tempfile.TemporaryDirectory() as name:
+            for number, image in enumerate(large):
+                write_synthetic_image(Path(name, f"{number}.{suffix}"), image)
+
     def plain_reading() -> None:
         for path in paths:
             Image.open(path).convert("RGB")
@@ -95,6 +105,7 @@ def benchmark_reading(
             len(paths),
         ),
         "features of the nano encoder": (features, len(few)),
+        **{f"writing 512 pixels as {name}": (partial(writing, name), len(large)) for name in FORMATS},
     }
     for way, _ in ways.values():
         way()

@@ -4,12 +4,13 @@ import csv
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from diffusers import StableDiffusionPipeline
 from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.bundle import run as run_bundle
 
-from monai_synth.data import is_marked_synthetic, load_datalist, shots_and_prior
+from monai_synth.data import is_marked_synthetic, load_datalist, read_image, shots_and_prior
 from monai_synth.networks import LatentDiffusion, read_adapter_metadata, release_diffusion
 from monai_synth.utils import read_json, release_folder, sha256_of, write_json
 from tests.bundles.running import CONFIGS, ROOT, files_of, root_message, run
@@ -185,6 +186,12 @@ def test_the_base_alone_draws_without_any_training(settings, tmp_path):
     assert len(records) == 6 and {record["adapter"] for record in records} == {"none"}
     assert {record["prompt"].rsplit(", ", 1)[1] for record in records} <= {"pale", "strong"}
     assert not (out / "adapter").exists()
+    run("generate", {**settings, "output_dir": str(tmp_path / "webp")}, adapter_scope="none", image_format="webp")
+    other = load_datalist(tmp_path / "webp" / "synthetic" / "datalist.json")
+    assert {Path(record["image"]).suffix for record in other} == {".webp"}
+    run("generate", {**settings, "output_dir": str(tmp_path / "png")}, adapter_scope="none")
+    same = load_datalist(tmp_path / "png" / "synthetic" / "datalist.json")[0]["image"]
+    np.testing.assert_array_equal(read_image(other[0]["image"]), read_image(same))
     with pytest.raises(RuntimeError) as error:
         run("train_diffusion", {**settings, "output_dir": str(tmp_path / "other")}, adapter_scope="none")
     assert "there is nothing to fine-tune. Run generate.json" in root_message(error)

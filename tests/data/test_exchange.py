@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from monai_synth.__main__ import main
-from monai_synth.data import is_marked_synthetic, load_datalist, save_datalist, write_synthetic_png
+from monai_synth.data import is_marked_synthetic, load_datalist, save_datalist, write_synthetic_image
 from monai_synth.data.dicom import export_dicom
 from monai_synth.data.exchange import export_package, import_package
 from monai_synth.utils import sha256_of, write_json
@@ -25,7 +25,7 @@ def run_folder(tmp_path):
     for label, name in enumerate(["benign", "tumor"]):
         for index in range(3):
             path = folder / "synthetic" / name / f"{name}_{index:06d}.png"
-            write_synthetic_png(path, torch.rand(3, 16, 16, generator=torch.manual_seed(10 * label + index)))
+            write_synthetic_image(path, torch.rand(3, 16, 16, generator=torch.manual_seed(10 * label + index)))
             record = {"image": str(path), "class_name": name, "label": label, "prompt": f"a {name}", "seed": index}
             records.append({**record, "origin": "synthetic", "sha256": sha256_of(path)})
     kept = [record for record in records if "000002" not in record["image"]]

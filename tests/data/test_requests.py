@@ -4,7 +4,7 @@ from collections import Counter
 import pytest
 import torch
 
-from monai_synth.data import pending_requests, plan_requests, prompts_of, write_synthetic_png
+from monai_synth.data import pending_requests, plan_requests, prompts_of, write_synthetic_image
 from monai_synth.data.prompts import check_attributes
 from monai_synth.data.requests import JOURNAL
 from monai_synth.utils import derived_seed, sha256_of
@@ -67,7 +67,7 @@ def test_only_whole_and_unchanged_images_count_as_done(tmp_path):
     requests = plan_requests(["a"], PROMPTS, 5, seed=0)
     lines = []
     for request in requests[:4]:
-        write_synthetic_png(tmp_path / request["image"], torch.rand(3, 8, 8))
+        write_synthetic_image(tmp_path / request["image"], torch.rand(3, 8, 8))
         lines.append(json.dumps({**request, "sha256": sha256_of(tmp_path / request["image"])}))
     (tmp_path / requests[1]["image"]).unlink()  # lost
     (tmp_path / requests[2]["image"]).write_bytes(b"torn")  # changed

@@ -87,7 +87,7 @@ def test_a_longer_plan_keeps_what_is_there(run, tmp_path):
 def test_a_writer_that_fails_stops_the_run_and_loses_nothing(run, tmp_path, monkeypatch):
     from monai_synth.handlers import sample_saver
 
-    write, calls = sample_saver.write_synthetic_png, []
+    write, calls = sample_saver.write_synthetic_image, []
 
     def full(path, image):
         calls.append(path)
@@ -95,13 +95,13 @@ def test_a_writer_that_fails_stops_the_run_and_loses_nothing(run, tmp_path, monk
             raise OSError(28, "No space left on device")
         write(path, image)
 
-    monkeypatch.setattr(sample_saver, "write_synthetic_png", full)
+    monkeypatch.setattr(sample_saver, "write_synthetic_image", full)
     with pytest.raises(OSError, match="No space left"):
         run(tmp_path, batch_size=1)
     noted = [json.loads(line) for line in (tmp_path / JOURNAL).read_text().splitlines()]
     assert noted and all(sha256_of(tmp_path / record["image"]) == record["sha256"] for record in noted)
     assert not list(tmp_path.rglob("*.part*"))
-    monkeypatch.setattr(sample_saver, "write_synthetic_png", write)
+    monkeypatch.setattr(sample_saver, "write_synthetic_image", write)
     assert len(run(tmp_path, batch_size=1)) == 6
 
 
