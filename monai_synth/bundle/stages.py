@@ -55,6 +55,8 @@ def stage_of(workflow: ConfigWorkflow, name: str, folder: Path) -> Stage:
         settings = forwarded(config, ConfigParser.load_config_file(own_file)) if own_file.is_file() else settings
         replaced = overlaid(config, own_file)
         settings |= {key: digest(value) for key, value in replaced.items() if key != "device"}
+    if name == "train_diffusion":  # they draw its sample grids and leave the adapter as it is
+        settings = {key: value for key, value in settings.items() if key not in OF_SAMPLES}
     if name in ("train", "evaluate"):
         settings.pop("filter_quantile", None)  # the identity of the filter stage says it
         if settings.get("mixing") != "none" and "synthetic_datalist" in settings:  # images from elsewhere
@@ -76,6 +78,7 @@ def stage_of(workflow: ConfigWorkflow, name: str, folder: Path) -> Stage:
 
 
 FOLDERS = {"prior": "prior", "train_diffusion": "adapter", "generate": "synthetic", "filter": "filter_{filter}"}
+OF_SAMPLES = ("guidance_scale", "guidance_interval", "num_inference_steps", "scheduler")
 ONE_PROCESS = ("filter", "privacy", "study")  # what cannot be divided
 CONFIGS = ("train_diffusion", "generate", "filter", "assess", "privacy", "train")  # stages whose config has their name
 

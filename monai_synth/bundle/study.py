@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import logging
+import os
 import re
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +24,7 @@ from ..utils.lock import release_folder
 from .controls import arms_of_study
 from .preparation import check_settings
 from .session import digest, known_keys, plain_settings
-from .stages import execute, nested_workflow, required_workflow, stage_of
+from .stages import FOLDERS, OF_SAMPLES, execute, is_complete, nested_workflow, required_workflow, stage_of
 
 logger = logging.getLogger(__name__)
 
@@ -133,6 +135,7 @@ class _Runs:
         configs = workflow.config_root_path
         of_generator = [ConfigParser.load_config_file(configs / f"{n}.json") for n in ("train_diffusion", "generate")]
         self.generator_keys = set().union(*(plain_settings(config) for config in of_generator)) - {"images_per_class"}
+        self.adapter_keys = set(plain_settings(of_generator[0])) - set(OF_SAMPLES)
         self.base = plain_settings(ConfigParser.load_config_file(configs / "train.json"))
         self.base |= {key: value for key, value in plain_settings(workflow.parser.config).items() if key in self.base}
         self.pools: dict[str, int] = {}  # the most synthetic images of a class that a run of the pool needs
@@ -162,6 +165,24 @@ class _Runs:
             settings["images_per_class"] = self.pools[self.pool_of(cell)]
         overlays = [str(self._overlay(path)) for path in cell.overlays]
         return nested_workflow(self.workflow, ["train", *overlays, *more], **settings)
+
+    def adopt_adapter(self, cell: Cell) -> None:
+        """Copies the adapter of another pool of the study that was made with the same settings, where there is one."""
+        target = self.folder / self.pool_of(cell) / FOLDERS["train_diffusion"]
+        settings = {**self.base, **cell.settings}
+        if target.exists() or not self.synthetic_of(cell) or settings["adapter_scope"] == "none":
+            return
+        if settings["prior_images"] or cell.overlays:  # whose identity depends on more than the settings
+            return
+        for other in self.cells:
+            source = self.folder / self.pool_of(other) / FOLDERS["train_diffusion"]
+            same = pool_name(other.settings, self.adapter_keys) == pool_name(cell.settings, self.adapter_keys)
+            if same and is_complete(source):
+                part = target.with_name(f".{target.name}.part")
+                shutil.rmtree(part, ignore_errors=True)
+                shutil.copytree(source, part, ignore=shutil.ignore_patterns("state_*"))
+                os.replace(part, target)
+                return
 
     def _overlay(self, path: str) -> Path:
         places = (Path(path), self.workflow.config_root_path.resolve().parents[2] / path)
@@ -213,6 +234,7 @@ class _Runs:
             evaluated["external"] = arm_dir / "evaluation_external"
         files = {role: folder / "metrics.json" for role, folder in evaluated.items()}
         if not (stage_of(workflow, "train", arm_dir).complete() and all(path.is_file() for path in files.values())):
+            self.adopt_adapter(cell)
             workflow.parser["run"] = ["$@train::trainer.run()"]
             execute(workflow)
             for role, folder in evaluated.items():

@@ -32,13 +32,10 @@ def known_settings(settings, *names):
 
 
 def run(config, settings, **more):
-    """Runs one config, or several over each other, with the settings that they know and `more` that they must know."""
+    """Runs one config, or several over each other; settings that they lack are for the stages that they bring about."""
     names = config if isinstance(config, list) else [config]
     try:
-        run_bundle(
-            config_file=[str(CONFIGS / f"{name}.json") for name in names],
-            **{**known_settings(settings, *names), **more},
-        )
+        run_bundle(config_file=[str(CONFIGS / f"{name}.json") for name in names], **{**settings, **more})
     finally:
         release_folder(settings["output_dir"])
 

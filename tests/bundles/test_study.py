@@ -26,6 +26,23 @@ def rows_of(folder, name="results.csv"):
     return list(csv.DictReader(open(folder / name, newline="")))
 
 
+def test_arms_that_differ_in_drawing_alone_share_one_adapter(settings):
+    folder = Path(settings["output_dir"])
+    drawn = {"mixing": "real+synthetic"}
+    arms = {
+        "real": {"mixing": "none"},
+        "plain": drawn,
+        "guided": {**drawn, "guidance_scale": 4.0, "guidance_interval": None},
+    }
+    arms |= {"other rank": {**drawn, "rank": 3}, "on shots": {**drawn, "start_sigma": 1.0}}
+    run("study", {**settings, "grid": {"seed": [0], "synthetic_per_class": [2]}}, classifier="test_resnet", arms=arms)
+    began = [read_json(path)["began"] for path in sorted(folder.glob("*/adapter/run.json"))]
+    assert len(began) == 4 and len(set(began)) == 2  # three pools of one adapter, and one of another
+    pools = {row["arm"]: (folder / row["folder"]).parents[1] for row in rows_of(folder)}
+    images = [next(pools[arm].glob("synthetic/*/*.png")) for arm in arms if arm != "real"]
+    assert len({path.read_bytes() for path in images}) == 4
+
+
 def test_a_study_runs_shares_and_goes_on(settings):
     folder = Path(settings["output_dir"])
     run("study", settings)
