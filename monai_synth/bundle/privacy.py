@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from ..data.near_duplicates import find_near_duplicates
 from ..data.records import Record, class_names_of, load_datalist, select, turned
+from ..data.synthetic_image import FORMATS
 from ..metrics.filters import COPY_SHARE, distances_to_nearest
 from ..metrics.privacy import (
     LEAK,
@@ -286,7 +287,8 @@ def denoising_losses(
 
 def metadata_channel(output_dir: Path, records: Sequence[Record], drawn: Sequence[Record]) -> Channel:
     """Whether a file that is meant to travel names a real image, a group or the folder that they lie in."""
-    travelling = [*sorted((output_dir / "synthetic").glob("*/*.*")), output_dir / "synthetic" / "datalist.json"]
+    images = {path for name in FORMATS for path in (output_dir / "synthetic").rglob(f"*.{name}")}
+    travelling = [*sorted(images), output_dir / "synthetic" / "datalist.json"]
     travelling += sorted((output_dir / "adapter").rglob("*lora*.safetensors"))
     own = {Path(record["image"]).stem for record in drawn} | {str(record["class_name"]) for record in records}
     words = {Path(record["image"]).name for record in records} | {str(record["group"]) for record in records}
