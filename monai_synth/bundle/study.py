@@ -16,7 +16,9 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from ..data.records import class_names_of, load_datalist, select
 from ..handlers.progress import without_progress
+from ..report.figures import draw_real_and_synthetic
 from ..report.study import NUMBERS, VALIDATION, write_study_report
 from ..report.tables import write_rows
 from ..utils.io import read_json
@@ -120,6 +122,7 @@ def study() -> Path:
         for cell in tqdm(sorted(cells, key=lambda cell: order.index(runs.pool_of(cell))), desc="study", unit="run"):
             rows.append(runs.run(cell))
             write_rows(folder / "results.csv", rows)
+        runs.draw_images()
         if parser.get_parsed_content("judge_images"):
             write_rows(folder / "distances.csv", runs.distances())
     logger.info("Results of %d runs: %s", len(rows), folder / "results.csv")
@@ -204,11 +207,24 @@ class _Runs:
                 seen.add(kind)
                 check_settings(self.nested(cell))
 
+    def drawing(self) -> dict[str, Cell]:
+        """A run of each pool that has synthetic images, by the pool's name."""
+        return {self.pool_of(cell): cell for cell in self.cells if self.synthetic_of(cell)}
+
+    def draw_images(self) -> None:
+        """Draws `real_and_synthetic.png` of every pool that has none yet: shots above, synthetic images below."""
+        for pool in self.drawing():
+            folder = self.folder / pool
+            datalist, drawn = folder / "datalist.json", folder / FOLDERS["generate"] / "datalist.json"
+            picture = folder / "real_and_synthetic.png"
+            if drawn.is_file() and not picture.is_file():
+                shots = select(load_datalist(datalist), "shots")
+                draw_real_and_synthetic(shots, load_datalist(drawn), class_names_of(datalist), picture)
+
     def distances(self) -> list[dict[str, Any]]:
         """How far the synthetic images of every pool and class are from real ones, see `quality`."""
         rows = []
-        drawing = {self.pool_of(cell): cell for cell in self.cells if self.synthetic_of(cell)}
-        for pool, cell in tqdm(drawing.items(), desc="judging images", unit="pool"):
+        for pool, cell in tqdm(self.drawing().items(), desc="judging images", unit="pool"):
             folders = {"output_dir": str(self.folder / pool), "feature_dir": str(self.folder / "features")}
             known = plain_settings(ConfigParser.load_config_file(self.workflow.config_root_path / "assess.json"))
             own = {key: value for key, value in cell.settings.items() if key in known}

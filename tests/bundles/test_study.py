@@ -58,6 +58,7 @@ def test_a_study_runs_shares_and_goes_on(settings):
     assert read_json(folder / row["folder"] / "run.json")["settings"]["synthetic_per_class"] == 2
     compared = rows_of(folder, "comparison.csv")
     assert len(compared) == 4 and all(row["draws"] == "2" for row in compared)
+    assert all((folder / pool / "real_and_synthetic.png").stat().st_size > 1000 for pool in ("seed0", "seed1"))
     for name in ("accuracy_against_synthetic_per_class.png", "differences.png", "confusion_real.png", "summary.txt"):
         assert (folder / name).stat().st_size > 200
 
