@@ -255,6 +255,8 @@ def _add_adapter(diffusion: LatentDiffusion, name: str, config: LoraConfig) -> N
 
 
 def _set_checkpointing(part: Any, on: bool) -> None:
+    if part.is_gradient_checkpointing == on:
+        return
     names = ("enable_gradient_checkpointing", "disable_gradient_checkpointing")  # diffusers
     if not hasattr(part, names[0]):
         names = ("gradient_checkpointing_enable", "gradient_checkpointing_disable")  # transformers
