@@ -175,12 +175,12 @@ class _Runs:
         settings = {**self.base, **cell.settings}
         if target.exists() or not self.synthetic_of(cell) or settings["adapter_scope"] == "none":
             return
-        if settings["prior_images"] or cell.overlays:  # whose identity depends on more than the settings
+        if settings["prior_images"]:  # whose images would be needed as well
             return
         for other in self.cells:
             source = self.folder / self.pool_of(other) / FOLDERS["train_diffusion"]
             same = pool_name(other.settings, self.adapter_keys) == pool_name(cell.settings, self.adapter_keys)
-            if same and is_complete(source):
+            if same and other.overlays == cell.overlays and is_complete(source):
                 part = target.with_name(f".{target.name}.part")
                 shutil.rmtree(part, ignore_errors=True)
                 shutil.copytree(source, part, ignore=shutil.ignore_patterns("state_*"))
