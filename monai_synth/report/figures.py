@@ -54,14 +54,14 @@ def draw_real_and_synthetic(
     """Draws a row of real and a row of synthetic images for each class.
 
     Args:
-        real: records of real images.
+        real: records of real images; without any their rows are left out.
         synthetic: records of synthetic images.
         class_names: the classes, from top to bottom.
         path: of the PNG.
         num_columns: images in a row at the most.
     """
-    rows = [(name, "real", real) for name in class_names], [(name, "synthetic", synthetic) for name in class_names]
-    lines = [line for pair in zip(*rows) for line in pair]
+    origins = {"real": real, "synthetic": synthetic}
+    lines = [(name, origin, records) for name in class_names for origin, records in origins.items() if records]
     figure, axes = plt.subplots(
         len(lines),
         num_columns,
