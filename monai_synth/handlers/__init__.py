@@ -2,6 +2,7 @@
 
 from .adapter_average import AdapterAverage
 from .adapter_saver import AdapterSaver
+from .best_model import BestModelSaver
 from .epoch_seed import EpochSeed
 from .feature_saver import FeatureSaver
 from .gradient_average import GradientAverage
@@ -18,6 +19,7 @@ from .training_state import TrainingState
 __all__ = [
     "AdapterAverage",
     "AdapterSaver",
+    "BestModelSaver",
     "EpochSeed",
     "FeatureSaver",
     "GradientAverage",

@@ -108,6 +108,7 @@ def test_a_study_judges_on_another_data_set_and_its_images_too(settings, image_f
     other = image_folder({"B": 6, "M": 6, "extra": 3}, size=40, name="other")
     names = {"B": "benign", "M": "malignant"}
     run(
+        "study",
         settings,
         external_dir=str(other),
         external_class_map=names,
