@@ -76,9 +76,9 @@ def channel(rng, copies):
 
 def test_planted_copies_are_found_and_clean_images_are_not_accused():
     rng = np.random.default_rng(0)
-    leaks = [channel(rng, copies=20) for _ in range(20)]
-    assert np.mean([found["verdict"] == "LEAK FOUND" for found in leaks]) >= 0.9
-    assert all(found["num_suspects"] >= 15 for found in leaks)
+    leaks = [channel(rng, copies=10) for _ in range(60)]  # 5 % of the images
+    assert np.mean([found["verdict"] == "LEAK FOUND" for found in leaks]) >= 0.85
+    assert all(found["num_suspects"] >= 10 for found in leaks)
     clean = [channel(rng, copies=0)["verdict"] == "LEAK FOUND" for _ in range(60)]
     assert np.mean(clean) <= 0.15
     found = images_channel(
