@@ -18,7 +18,7 @@ from ..report.figures import draw_real_and_synthetic
 from ..report.study import read_predictions
 from ..report.tables import results_table
 from ..utils import processes
-from ..utils.io import atomic_path, read_json, write_json, write_text
+from ..utils.io import atomic_path, read_json, save_state_dict, write_json, write_text
 from .stages import execute, nested_workflow, required_workflow, stage_of
 
 logger = logging.getLogger(__name__)
@@ -183,10 +183,10 @@ def publish_model(
     network.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True))
     deploy: Any = getattr(network, "deployed", None)
     published: Any = deploy() if deploy else network
-    with atomic_path(model_path) as temporary:
-        if deploy:
-            torch.save({key: value.cpu() for key, value in published.state_dict().items()}, temporary)
-        else:
+    if deploy:
+        save_state_dict(model_path, {key: value.cpu() for key, value in published.state_dict().items()})
+    else:
+        with atomic_path(model_path) as temporary:
             shutil.copyfile(checkpoint, temporary)
     known: dict[str, Any] = {"class_names": class_names, "classifier": classifier, "classifier_size": classifier_size}
     known["normalize_stain"] = normalize_stain

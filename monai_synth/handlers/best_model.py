@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from ignite.engine import Engine, Events
 
-from ..utils.io import atomic_path
+from ..utils.io import save_state_dict
 from ..utils.processes import is_first
 
 
@@ -32,5 +32,4 @@ class BestModelSaver:
 
     def __call__(self, engine: Any) -> None:
         if engine.state.best_metric_epoch == engine.state.epoch and is_first():
-            with atomic_path(self.path) as temporary:
-                torch.save(self.network.state_dict(), temporary)
+            save_state_dict(self.path, self.network.state_dict())

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from safetensors.torch import save
+from torch import Tensor
 
 PathLike = str | os.PathLike[str]
 
@@ -93,6 +94,15 @@ def save_safetensors(path: PathLike, tensors: dict[str, torch.Tensor], metadata:
     text = text.ljust(-(-len(text) // 8) * 8)
     with atomic_path(path) as temporary:
         temporary.write_bytes(len(text).to_bytes(8, "little") + text + content[8 + length :])
+
+
+def save_state_dict(path: PathLike, state: Mapping[str, Tensor]) -> None:
+    """Writes a state dict as torch does, for MONAI's `model.pt`: whole or not at all, equal bytes for equal weights.
+
+    torch puts a path's name into the file, and that of a temporary file is another every time; so it gets the open file.
+    """
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        torch.save(dict(state), file)
 
 
 def save_tensors(path: PathLike, tree: dict[str, Any]) -> None:

@@ -52,3 +52,5 @@ def test_only_a_better_model_takes_the_place_of_the_saved_one_in_a_new_process_t
         found.append(saved(path))
     assert found == [1, 2, 2, 2, 5] and best == (0.95, 5)
     assert [file.name for file in tmp_path.iterdir()] == ["model.pt"]
+    validate(5, tmp_path / "again.pt")
+    assert (tmp_path / "again.pt").read_bytes() == path.read_bytes()
