@@ -99,7 +99,7 @@ def save_safetensors(path: PathLike, tensors: dict[str, torch.Tensor], metadata:
 def save_state_dict(path: PathLike, state: Mapping[str, Tensor]) -> None:
     """Writes a state dict as torch does, for MONAI's `model.pt`: whole or not at all, equal bytes for equal weights.
 
-    torch puts a path's name into the file, and that of a temporary file is another every time; so it gets the open file.
+    torch puts a path's name into the file, and a temporary file has another name every time; so it gets the open file.
     """
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
         torch.save(dict(state), file)

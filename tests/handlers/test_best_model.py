@@ -25,7 +25,7 @@ class Scripted(Metric):
 
 def validate(epoch, path, best=None):
     """Validates a network whose weight is the number of the epoch, in a process that knows the best one so far."""
-    network = nn.Linear(1, 1)
+    network = nn.Linear(1, 1, bias=False)
     nn.init.constant_(network.weight, epoch)
     evaluator = SupervisedEvaluator(
         device=torch.device("cpu"),
