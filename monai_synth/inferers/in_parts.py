@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from monai.engines import SupervisedTrainer
 from monai.inferers import SimpleInferer
+from monai.utils import CommonKeys as Keys
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -61,7 +62,7 @@ class InPartsInferer(SimpleInferer):
         Raises:
             torch.OutOfMemoryError: when there is too little memory for a single image.
         """
-        numbers = torch.get_rng_state()
+        numbers, size = torch.get_rng_state(), len(batchdata[Keys.IMAGE])
         parameters = [parameter for group in engine.optimizer.param_groups for parameter in group["params"]]
         accumulates = engine.accumulation_steps > 1
         gradients = [_copy(parameter.grad) if accumulates else None for parameter in parameters]
@@ -69,7 +70,6 @@ class InPartsInferer(SimpleInferer):
             try:
                 return engine._iteration(engine, batchdata)
             except torch.OutOfMemoryError:
-                size = len(engine.state.output["image"])
                 if self.parts >= size:
                     raise
             # Out of the handler, so that the error's traceback no longer holds the tensors that did not fit.
