@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from ..data.records import ROLES, class_names_of, load_datalist
-from ..metrics.calibration import brier_score, expected_calibration_error
-from ..metrics.statistics import paired_bootstrap
+from ..metrics.calibration import brier_score, expected_calibration_error, fit_temperature, with_temperature
+from ..metrics.statistics import delong_interval, paired_bootstrap
 from ..utils.io import read_json
 from .study import read_predictions, read_probabilities
 
@@ -93,15 +93,43 @@ def arms_of(folder: Path) -> dict[str, dict[str, Any]]:
     """The metrics of each classifier that was evaluated, with its calibration, the baseline first."""
     arms = {}
     for path in sorted(folder.glob("classifier/*/evaluation/metrics.json")):
-        metrics = read_json(path)
-        labels, probabilities = read_probabilities(path.with_name("predictions.csv"))
         arms[path.parents[1].name] = {
-            **metrics,
-            "ece": expected_calibration_error(labels, probabilities),
-            "brier": brier_score(labels, probabilities),
+            **read_json(path),
+            **calibration_of(path.parent, path.parents[1] / "evaluation_val"),
             "folder": path.parent.relative_to(folder).as_posix(),
         }
     return dict(sorted(arms.items(), key=lambda item: (item[1].get("mixing") != "none", item[0])))
+
+
+def calibration_of(test: Path, validation: Path) -> dict[str, float | None]:
+    """How far a classifier's probabilities can be trusted on its test images, and how far its AUROC of two classes.
+
+    The temperature is fitted on the real validation images, and the test images have no say in it.
+
+    Args:
+        test: folder of the evaluation on test images.
+        validation: that on validation images; without one nothing is fitted.
+    """
+    labels, probabilities = read_probabilities(test / "predictions.csv")
+    found: dict[str, float | None] = {
+        "ece": expected_calibration_error(labels, probabilities),
+        "brier": brier_score(labels, probabilities),
+    }
+    found |= dict.fromkeys(("temperature", "ece_scaled", "brier_scaled", "auroc_low", "auroc_high"))
+    if (validation / "predictions.csv").is_file():
+        seen_labels, seen = read_probabilities(validation / "predictions.csv")
+        temperature = fit_temperature(seen_labels, logits_of(seen))
+        scaled = with_temperature(logits_of(probabilities), temperature)
+        found |= {"temperature": temperature, "ece_scaled": expected_calibration_error(labels, scaled)}
+        found["brier_scaled"] = brier_score(labels, scaled)
+    if probabilities.shape[1] == 2 and min(np.bincount(labels, minlength=2)) > 1:
+        _, found["auroc_low"], found["auroc_high"] = delong_interval(labels, probabilities[:, 1])
+    return found
+
+
+def logits_of(probabilities: np.ndarray) -> np.ndarray:
+    """Logits, up to a constant of each image, of probabilities; shape (N, K) as they are."""
+    return np.log(np.clip(probabilities, 1e-12, 1.0))
 
 
 def comparison_of(folder: Path) -> list[dict[str, Any]]:
