@@ -34,8 +34,8 @@ class LatentDiffusion:
     Args:
         base_model: name, folder or hub id, see `resolve_base_model`.
         device: where the parts lie.
-        dtype: of the denoiser and the text encoders; float32 trains on any machine. The autoencoder is always float32,
-            since those of some families overflow in half precision.
+        dtype: of the denoiser and the text encoders; float32 trains on any machine. The autoencoder keeps float32
+            weights, since those of some families overflow in float16; with bfloat16, which does not, it decodes in it.
         variant: "fp16" reads the files of half precision where the base has both.
 
     Raises:
@@ -74,7 +74,8 @@ class LatentDiffusion:
         self.device = torch.device(device)
         check_memory(self.folder, base_model, self.device, dtype, variant)
         self.noise_scheduler: Any = self.load_noise_scheduler()
-        self.autoencoder: Any = self._part(AutoencoderKL, "vae", torch.float32)
+        autoencoder = self._part(AutoencoderKL, "vae", torch.float32)
+        self.autoencoder: Any = autoencoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.denoiser: Any = self._part(self.denoiser_class, self.denoiser_name, dtype)
         self.text_encoders: dict[str, Any] = {
             name: self._part(kind, name, dtype) for name, kind in self.text_encoder_classes.items()
@@ -149,7 +150,9 @@ class LatentDiffusion:
     def decode(self, latents: Tensor) -> Tensor:
         """Images of shape (B, 3, H, W) in [0, 1] from scaled latents of shape (B, c, h, w)."""
         scale, shift = self._scale_and_shift()
-        return (self.autoencoder.decode(latents.float() / scale + shift).sample / 2 + 0.5).clamp(0, 1)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
+            images = self.autoencoder.decode(latents.float() / scale + shift).sample.float()
+        return (images / 2 + 0.5).clamp(0, 1)
 
     def _scale_and_shift(self) -> tuple[float, float]:
         return self.autoencoder.config.scaling_factor, getattr(self.autoencoder.config, "shift_factor", None) or 0.0

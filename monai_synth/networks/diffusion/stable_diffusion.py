@@ -19,6 +19,7 @@ from diffusers import (
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
+from .cpu_attention import CPUAttention
 from .interface import Conditioning, LatentDiffusion
 
 # The spacing is stated, since from_config inherits the writer's; "dpmsolver++" gets explicit timesteps.
@@ -64,6 +65,11 @@ class StableDiffusion(LatentDiffusion):
     pipeline: ClassVar[Any] = StableDiffusionPipeline
     denoiser_class = UNet2DConditionModel
     text_encoder_classes = {"text_encoder": CLIPTextModel}
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.device.type == "cpu" and self.dtype == torch.bfloat16:
+            self.denoiser.set_attn_processor(CPUAttention())
 
     @property
     def latent_step(self) -> int:
