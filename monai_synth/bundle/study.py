@@ -19,13 +19,15 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from ..data.records import class_names_of, load_datalist, select
 from ..handlers.progress import without_progress
 from ..report.figures import draw_real_and_synthetic
-from ..report.study import NUMBERS, VALIDATION, write_study_report
+from ..report.page import write_report
+from ..report.study import NUMBERS, VALIDATION
 from ..report.tables import write_rows
 from ..utils.io import read_json
 from ..utils.lock import release_folder
 from .controls import arms_of_study
 from .preparation import check_settings
 from .session import digest, known_keys, plain_settings
+from .stage_record import Stage
 from .stages import FOLDERS, OF_SAMPLES, execute, is_complete, nested_workflow, required_workflow, stage_of
 
 logger = logging.getLogger(__name__)
@@ -125,8 +127,10 @@ def study() -> Path:
         runs.draw_images()
         if parser.get_parsed_content("judge_images"):
             write_rows(folder / "distances.csv", runs.distances())
+    settings = {**plain_settings(parser.config), "arms": arms, "reference_arm": reference}
+    Stage("study", folder, settings, {}, parser.config).close()
     logger.info("Results of %d runs: %s", len(rows), folder / "results.csv")
-    write_study_report(folder, reference)
+    logger.info("Report: %s", write_report(folder))
     return folder / "results.csv"
 
 

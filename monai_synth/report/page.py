@@ -2,67 +2,49 @@
 
 from __future__ import annotations
 
-import base64
 import csv
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jinja2
-from PIL import Image
-
 from ..metrics.statistics import Difference
-from ..utils.io import write_json, write_text
+from ..utils.io import write_json
 from .collect import collect
 from .curves import draw_forest
 from .data_card import data_card
+from .html import embedded, thumbnail, thumbnails, write_page
 from .quality_figures import draw_distances, draw_map, draw_reliability
 from .study import read_probabilities
-
-TEMPLATES = Path(__file__).resolve().parents[1] / "templates" / "report"
-THUMBNAIL = 112  # pixels
+from .study_page import write_study_page
 
 
 def write_report(output_dir: str | Path, include_real_images: bool = False) -> Path:
-    """Writes `report.json` and `report.html` of a run from its files, and gives the page's path.
+    """Writes `report.json` and `report.html` of a run or a study from its files, and gives the page's path.
 
     The page holds its pictures, has no script and asks no address. Real images are patient data: they are shown on
     request alone.
 
     Args:
-        output_dir: of the run.
-        include_real_images: show the nearest real training image beside synthetic ones.
+        output_dir: of the run or the study.
+        include_real_images: show the nearest real training image beside synthetic ones; of a study the shots of every
+            pool above its synthetic images.
 
     Raises:
-        FileNotFoundError: when the folder holds no run.
+        FileNotFoundError: when the folder holds neither a run nor a study.
     """
     folder = Path(output_dir)
+    if (folder / "results.csv").is_file():
+        return write_study_page(folder, include_real_images)
     content = collect(folder)
     content["card"] = data_card(content)
     write_json(folder / "report.json", content)
     figures = {name: embedded(path) for name, path in figures_of(folder, content).items()}
-    samples = {
-        name: [{"picture": thumbnail(row["image"]), "seed": row["seed"]} for row in rows]
-        for name, rows in content["samples"].items()
+    shown = {
+        "figures": figures,
+        "pictures": thumbnails(content["samples"]),
+        "neighbors": neighbors_of(folder) if include_real_images else [],
     }
-    neighbors = neighbors_of(folder) if include_real_images else []
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
-    )
-    environment.filters["number"] = number
-    page = environment.get_template("report.html.j2").render(
-        **content, figures=figures, pictures=samples, neighbors=neighbors
-    )
-    write_text(folder / "report.html", page)
-    return folder / "report.html"
-
-
-def number(value: Any, digits: int = 3, sign: bool = False) -> str:
-    """A number for the eye, a dash for None."""
-    if value is None:
-        return "–"
-    return f"{value:{'+' if sign else ''}.{digits}f}"
+    return write_page(folder / "report.html", "report.html.j2", {**content, **shown})
 
 
 def figures_of(folder: Path, content: Mapping[str, Any]) -> dict[str, Path]:
@@ -89,21 +71,6 @@ def figures_of(folder: Path, content: Mapping[str, Any]) -> dict[str, Path]:
         with open(points, newline="", encoding="utf-8") as file:
             drawn["map"] = draw_map(list(csv.DictReader(file)), content["class_names"], place / "map.png")
     return drawn
-
-
-def embedded(path: Path) -> str:
-    """A picture file as a data address."""
-    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
-
-
-def thumbnail(path: str | Path) -> str:
-    """An image as a small data address, without any metadata of the file."""
-    with Image.open(path) as image:
-        small = image.convert("RGB")
-    small.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    small.save(buffer, format="PNG")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def neighbors_of(folder: Path, count: int = 8) -> list[dict[str, Any]]:

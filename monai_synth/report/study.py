@@ -24,6 +24,7 @@ DISTANCE = "unbiased KID x 1000 to real images (0: as other real ones)"
 EXTERNAL = "external_"  # what these are called on the other data set
 VALIDATION = "val_balanced_accuracy"
 RESULTS = (*NUMBERS, *(EXTERNAL + name for name in NUMBERS), VALIDATION, "seconds", "folder")
+AXES = {"shots": "real images per class", "synthetic_per_class": "synthetic images per class"}  # of learning curves
 FEWEST_DRAWS = 2
 
 
@@ -202,6 +203,11 @@ def sum_of_confusions(folder: Path, rows: Sequence[Row]) -> tuple[np.ndarray, li
     return np.sum([m["confusion_matrix"] for m in metrics], axis=0), list(metrics[0]["recall"])
 
 
+def confusion_path(folder: Path, arm: str) -> Path:
+    """Where the confusion matrix of an arm is drawn."""
+    return folder / f"confusion_{''.join(c if c.isalnum() else '_' for c in arm)}.png"
+
+
 def curves_of(rows: Sequence[Row], axis: str) -> dict[str, dict[float, list[float]]]:
     """Balanced accuracies over a setting's values, a curve for each arm and each value of the other settings.
 
@@ -248,16 +254,15 @@ def write_study_report(folder: str | Path, reference: str) -> list[Path]:
         elsewhere = compare_arms(folder, on_external(rows), reference, "evaluation_external")
         written += write_comparison(folder, elsewhere, reference, "_external")
         text += "\nOn the other data set:\n\n" + text_table(elsewhere) if elsewhere else ""
-    for axis, title in (("shots", "real images per class"), ("synthetic_per_class", "synthetic images per class")):
+    for axis, title in AXES.items():
         curves = curves_of(rows, axis)
         if len({x for points in curves.values() for x in points}) > 1:
             written.append(draw_curves(curves, title, folder / f"accuracy_against_{axis}.png"))
     written += draw_distances(folder)
     for arm in sorted({row["arm"] for row in rows}):
         matrix, names = sum_of_confusions(folder, [row for row in rows if row["arm"] == arm])
-        path = folder / f"confusion_{''.join(c if c.isalnum() else '_' for c in arm)}.png"
-        draw_confusion(matrix, names, path)
-        written.append(path)
+        written.append(confusion_path(folder, arm))
+        draw_confusion(matrix, names, written[-1])
     write_text(folder / "summary.txt", text)
     return written
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from monai_synth.report import write_report
 from monai_synth.utils import read_json, write_json
 from tests.bundles.running import CONFIGS, SMALL, root_message, run
 
@@ -61,6 +62,16 @@ def test_a_study_runs_shares_and_goes_on(settings):
     assert all((folder / pool / "real_and_synthetic.png").stat().st_size > 1000 for pool in ("seed0", "seed1"))
     for name in ("accuracy_against_synthetic_per_class.png", "differences.png", "confusion_real.png", "summary.txt"):
         assert (folder / name).stat().st_size > 200
+    record, report = read_json(folder / "run.json"), read_json(folder / "report.json")
+    assert record["complete"] and record["settings"]["reference_arm"] == report["reference_arm"] == "real"
+    assert len(report["runs"]) == 10 and report["num_draws"] == 2 and len(report["summary"]) == 5
+    assert report["comparison"][0]["low"] == float(compared[0]["low"])
+    page = (folder / "report.html").read_text()
+    assert "accuracy_against" not in page and page.count("data:image/png") >= 2 + 3 + 4  # figures, arms, images
+    assert all(compared[0][name] in page for name in ("draws", "kept"))
+    assert "Shots and synthetic images" not in page  # patient data, on request alone
+    write_report(folder, include_real_images=True)
+    assert "Shots and synthetic images" in (folder / "report.html").read_text()
 
     times = {path: path.stat().st_mtime_ns for path in folder.rglob("model.pt")}
     (folder / rows[-1]["folder"] / "run.json").unlink()  # as if it had been stopped in the last run
