@@ -72,7 +72,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "mixing": MIXING,
     "filter": tuple(FILTERS),
     "normalize_stain": METHODS,
-    "scheduler": ("dpmsolver++", "dpmsolver++_trailing", "unipc", "ddim", "pndm", "euler"),
+    "scheduler": ("dpmsolver++", "dpmsolver++_trailing", "unipc", "ddim", "lcm", "pndm", "euler"),
     "image_format": FORMATS,
     "amp": (None, "bfloat16", "float16"),
     "variant": (None, "fp16"),
@@ -112,10 +112,26 @@ def check_settings(workflow: ConfigWorkflow) -> None:
         "classifier" in settings and workflow.parser.get("arm_dir") is not None
     ):  # elsewhere network_def is another network
         check_classifier(workflow.parser.config)
+    check_few_step_adapter(settings.get("few_step_adapter"))
     if "base_model" in settings:
         from ..networks.base_models import resolve_base_model
 
         resolve_base_model(settings["base_model"], settings.get("variant"))
+
+
+def check_few_step_adapter(adapter: str | None) -> None:
+    """Checks that an adapter for drawing in a few steps is there.
+
+    Raises:
+        FileNotFoundError: when it is not.
+    """
+    from ..networks.adapter_files import adapter_path
+
+    if adapter is not None and not adapter_path(adapter).is_file():
+        raise FileNotFoundError(
+            f"few_step_adapter is {adapter!r}, but there is no {adapter_path(adapter)}. Name a .safetensors file or "
+            "the folder of a pytorch_lora_weights.safetensors, such as a copy of latent-consistency/lcm-lora-sdv1-5."
+        )
 
 
 def check_interval(interval: Any) -> None:

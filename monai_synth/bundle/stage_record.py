@@ -29,7 +29,14 @@ NOT_IDENTITY = {
         "base_model",
     ),
     *("device", "num_workers", "baseline", "encoder"),
-    *("generation_batch_size", "encoder_batch_size", "sample_every", "variant", "gradient_checkpointing"),
+    *(
+        "generation_batch_size",
+        "encoder_batch_size",
+        "few_step_adapter",
+        "sample_every",
+        "variant",
+        "gradient_checkpointing",
+    ),
 }
 # A stage may grow: more images of the same kind are added to those that exist.
 GROWS = {"generate": "images_per_class", "filter": "images_per_class"}

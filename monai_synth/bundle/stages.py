@@ -9,6 +9,7 @@ from typing import Any
 from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.utils import set_determinism
 
+from ..networks.adapter_files import adapter_sha256
 from ..networks.base_models import fingerprint, resolve_base_model
 from ..networks.feature_encoder import encoder_fingerprint
 from ..networks.sharing import release_diffusion
@@ -67,6 +68,8 @@ def stage_of(workflow: ConfigWorkflow, name: str, folder: Path) -> Stage:
         settings["encoder_fingerprint"] = encoder_fingerprint(settings["encoder"])
     if "base_model" in settings and needs_base(name, settings):
         settings["base_fingerprint"] = base_fingerprint(settings)
+    if name == "generate" and settings.get("few_step_adapter"):
+        settings["few_step_sha256"] = adapter_sha256(settings["few_step_adapter"])
     upstream = {}
     if name != "split":
         record = output_dir / "datalist.json"
@@ -78,7 +81,7 @@ def stage_of(workflow: ConfigWorkflow, name: str, folder: Path) -> Stage:
 
 
 FOLDERS = {"prior": "prior", "train_diffusion": "adapter", "generate": "synthetic", "filter": "filter_{filter}"}
-OF_SAMPLES = ("guidance_scale", "guidance_interval", "num_inference_steps", "scheduler")
+OF_SAMPLES = ("guidance_scale", "guidance_interval", "num_inference_steps", "scheduler", "few_step_adapter")
 ONE_PROCESS = ("filter", "privacy", "study")  # what cannot be divided
 CONFIGS = ("train_diffusion", "generate", "filter", "assess", "privacy", "train")  # stages whose config has their name
 

@@ -166,7 +166,9 @@ class _Runs:
         pool = self.folder / self.pool_of(cell)
         arm_dir = pool / "classifier" / cell.name
         folders = {"output_dir": pool, "arm_dir": arm_dir, "evaluation_dir": arm_dir / "evaluation"}
-        settings = {**cell.settings, **{key: str(value) for key, value in folders.items()}, "baseline": ""}
+        # nobody looks at the sample grids of a hundred fine-tunings, which take as long as these themselves
+        quiet = {"baseline": "", "sample_every": 0}
+        settings = {**quiet, **cell.settings, **{key: str(value) for key, value in folders.items()}}
         if self.synthetic_of(cell):
             settings["synthetic_per_class"] = self.synthetic_of(cell)
             settings["images_per_class"] = self.pools[self.pool_of(cell)]

@@ -155,12 +155,13 @@ class SamplingPrepareBatch(PrepareBatch):
 
         Returns:
             Noise (B, c, h, w); no target; no positional arguments; "context" and "empty", features of the prompts
-            and of the empty one, B each, and "start", the shots' latents (B, c, h, w), where there are shots.
+            and of the empty one, B each, "seeds", and "start", the shots' latents (B, c, h, w), where there are shots.
         """
         noise = noise_of_seeds(batchdata["seed"], self.shape)
         prompts = [self.context(prompt) for prompt in batchdata["prompt"]]
         nothing = [self.context("")] * len(prompts)
         features: dict[str, Any] = {"context": _stacked(prompts, device), "empty": _stacked(nothing, device)}
+        features["seeds"] = [int(seed) for seed in batchdata["seed"]]
         if self.shots:
             names = zip(*(batchdata[key] for key in ("class_name", "shot", "shot_view")))
             start = torch.stack([self.latent(name, int(shot), int(view)) for name, shot, view in names])

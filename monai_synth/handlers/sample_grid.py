@@ -30,7 +30,7 @@ class SampleGrid:
         prompts: one for each row.
         folder: gets `samples_<step>.png`.
         num_columns: seeds 0 to this number - 1.
-        every: epochs between two grids; the end always gets one.
+        every: epochs between two grids; the end always gets one. 0 draws none at all.
     """
 
     def __init__(
@@ -48,6 +48,8 @@ class SampleGrid:
         self.num_columns, self.every = num_columns, every
 
     def attach(self, engine: Engine) -> None:
+        if self.every == 0:
+            return
         engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.every), self)
         engine.add_event_handler(Events.COMPLETED, self)
 

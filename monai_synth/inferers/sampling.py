@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+from diffusers import LCMScheduler
 from monai.inferers import Inferer
 from torch import Tensor, nn
 
 from ..networks.diffusion import Conditioning, LatentDiffusion
+from ..utils.seeds import derived_seed
 
 logger = logging.getLogger(__name__)
 
@@ -25,8 +28,8 @@ class SamplingInferer(Inferer):
         guidance_scale: weight of the prompt; 1 is none and halves the work.
         guidance_interval: lowest and highest noise level (sigma) at which guidance acts; None is all of them.
         scheduler: "dpmsolver++" (with 1.x, 2.x and XL at noise levels that are spaced as by Karras et al.) or "unipc";
-            with 1.x, 2.x and XL also "dpmsolver++_trailing" (evenly spaced timesteps), "ddim" or "pndm", with 3.x also
-            "euler".
+            with 1.x, 2.x and XL also "dpmsolver++_trailing" (evenly spaced timesteps), "ddim", "pndm" or, for an
+            adapter of that kind, "lcm"; with 3.x also "euler".
         start_sigma: highest noise level that is passed through when drawing begins on images; the lower, the more is
             left of them.
 
@@ -76,6 +79,7 @@ class SamplingInferer(Inferer):
         context: Conditioning,
         empty: Conditioning,
         start: Tensor | None = None,
+        seeds: Sequence[int] | None = None,
         **kwargs: Any,
     ) -> Tensor:
         """
@@ -85,6 +89,7 @@ class SamplingInferer(Inferer):
             context: features of the prompts, see `SamplingPrepareBatch`.
             empty: features of the empty prompt, as many.
             start: latents of the images that drawing begins on, shape (B, c, h, w); None begins with noise alone.
+            seeds: of the images, for a scheduler that adds noise on the way ("lcm").
             kwargs: not used.
 
         Returns:
@@ -92,11 +97,12 @@ class SamplingInferer(Inferer):
 
         Raises:
             RuntimeError: when an image holds numbers that are not finite, which would be written as black.
+            ValueError: for a scheduler that adds noise, without seeds.
             torch.OutOfMemoryError: when the memory of the GPU is too small for one image; a batch for which it is too
                 small is drawn in halves, which gives the same images.
         """
         try:
-            return self.draw(inputs, network, context, empty, start)
+            return self.draw(inputs, network, context, empty, start, seeds)
         except torch.OutOfMemoryError:
             if len(inputs) == 1:
                 raise
@@ -108,7 +114,8 @@ class SamplingInferer(Inferer):
         for part in (slice(None, half), slice(half, None)):
             with_prompt, without = ({name: value[part] for name, value in which.items()} for which in (context, empty))
             begun = None if start is None else start[part]
-            parts.append(self(inputs[part], network, with_prompt, without, begun))
+            own = None if seeds is None else seeds[part]
+            parts.append(self(inputs[part], network, with_prompt, without, begun, own))
         return torch.cat(parts)
 
     def draw(
@@ -118,9 +125,11 @@ class SamplingInferer(Inferer):
         context: Conditioning,
         empty: Conditioning,
         start: Tensor | None = None,
+        seeds: Sequence[int] | None = None,
     ) -> Tensor:
         """The images of a batch, as `__call__` gives them, all at once."""
         scheduler = self.build_scheduler()
+        options = {"generator": step_noise(seeds)} if isinstance(scheduler, LCMScheduler) else {}
         timesteps = scheduler.timesteps
         latents = inputs * getattr(scheduler, "init_noise_sigma", 1.0)  # flow matching begins with the noise itself
         if start is not None:
@@ -130,7 +139,7 @@ class SamplingInferer(Inferer):
             scales = hasattr(scheduler, "scale_model_input")
             scaled = scheduler.scale_model_input(latents, timestep) if scales else latents
             prediction = self.predict(network, scaled, timestep, context, empty)
-            latents = scheduler.step(prediction, timestep, latents).prev_sample
+            latents = scheduler.step(prediction, timestep, latents, **options).prev_sample
         images = self.diffusion.decode(latents)
         broken = int((~images.isfinite()).flatten(1).any(dim=1).sum())
         if broken:
@@ -169,3 +178,14 @@ class SamplingInferer(Inferer):
     def sigma(self, timestep: Tensor) -> float:
         """Noise level at a timestep: how large the noise is beside the signal."""
         return float(self.diffusion.signal_to_noise(timestep.cpu().view(1)).rsqrt())
+
+
+def step_noise(seeds: Sequence[int] | None) -> list[torch.Generator]:
+    """A generator for each image, for the noise that some schedulers add at every step.
+
+    Raises:
+        ValueError: without seeds.
+    """
+    if seeds is None:
+        raise ValueError("This scheduler adds noise at every step, and needs the seed of each image for it.")
+    return [torch.Generator().manual_seed(derived_seed(int(seed), "steps")) for seed in seeds]

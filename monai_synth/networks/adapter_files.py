@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..utils.io import save_safetensors, sha256_of
 from .diffusion import LatentDiffusion
-from .lora import Denoiser, LoRADenoiser, has_adapter, lora_layers, remove_adapter, strip_adapter
+from .lora import Denoiser, LoRADenoiser, lora_layers, remove_adapter, strip_adapter
 
 logger = logging.getLogger(__name__)
 
@@ -88,13 +88,18 @@ def _without_beginning(
     return result, {**config, **changes}
 
 
+def adapter_path(adapter: str | Path) -> Path:
+    """The file of an adapter that is named by its folder or by itself."""
+    return Path(adapter) if Path(adapter).suffix == ".safetensors" else Path(adapter) / ADAPTER_FILE
+
+
 def read_adapter_metadata(folder: str | Path) -> dict[str, Any]:
     """What `save_adapter` noted about an adapter; empty for an adapter of another program.
 
     Raises:
         FileNotFoundError: when the folder has no adapter.
     """
-    path = Path(folder) / ADAPTER_FILE
+    path = adapter_path(folder)
     if not path.is_file():
         raise FileNotFoundError(f"There is no adapter {path}. Run train_diffusion.json first.")
     with safe_open(path, framework="pt") as file:
@@ -103,10 +108,10 @@ def read_adapter_metadata(folder: str | Path) -> dict[str, Any]:
 
 def adapter_sha256(folder: str | Path | None) -> str:
     """The SHA-256 of an adapter's file, or "none" without an adapter."""
-    return "none" if folder is None else sha256_of(Path(folder) / ADAPTER_FILE)
+    return "none" if folder is None else sha256_of(adapter_path(folder))
 
 
-def load_adapter(diffusion: LatentDiffusion, folder: str | Path | None) -> Denoiser:
+def load_adapter(diffusion: LatentDiffusion, folder: str | Path | None, few_step: str | Path | None = None) -> Denoiser:
     """The denoiser with an adapter written into its weights, for generation.
 
     An adapter that the base had before is taken out first, so that one base serves one adapter after another.
@@ -114,26 +119,35 @@ def load_adapter(diffusion: LatentDiffusion, folder: str | Path | None) -> Denoi
     Args:
         diffusion: base model, changed in place; `remove_adapter` makes it again what it was.
         folder: of the adapter; None is the base alone.
+        few_step: folder or file of an adapter that lets the base draw in a few steps (LCM-LoRA, Hyper-SD), which is
+            written in on top.
 
     Raises:
-        FileNotFoundError: when the folder has no adapter.
-        ValueError: when the adapter was trained on another base, both fingerprints are named, or fits no part of it.
+        FileNotFoundError: when there is no adapter.
+        ValueError: when an adapter was trained on another base, both fingerprints are named, or fits no part of it.
+
+    Reference:
+        Luo et al., "LCM-LoRA: A Universal Stable-Diffusion Acceleration Module", 2023, section 2.3: the two updates
+        are added. https://arxiv.org/abs/2311.05556
     """
-    if folder is not None:
-        _check_origin(diffusion, folder)
+    adapters = [adapter for adapter in (folder, few_step) if adapter is not None]
+    for adapter in adapters:
+        _check_origin(diffusion, adapter)
     remove_adapter(diffusion)
-    if folder is None:
-        return Denoiser(diffusion).eval()
+    for adapter in adapters:
+        _put_in(diffusion, adapter)
+        diffusion.adapter_number += 1
+    return Denoiser(diffusion).eval()
+
+
+def _put_in(diffusion: LatentDiffusion, folder: str | Path) -> None:
     state, alphas, header = _read(diffusion, folder)
-    for name, part in diffusion.adaptable.items():
-        if not any(key.startswith(f"{name}.") for key in state):
-            continue
+    fits = [name for name in diffusion.adaptable if any(key.startswith(f"{name}.") for key in state)]
+    if not fits:
+        raise ValueError(f"The adapter in {folder} has no weights for {list(diffusion.adaptable)}.")
+    for name in fits:
         _put_beside(diffusion, name, state, alphas, header)
         _write_in(diffusion, name)
-    if not has_adapter(diffusion):
-        raise ValueError(f"The adapter in {folder} has no weights for {list(diffusion.adaptable)}.")
-    diffusion.adapter_number += 1
-    return Denoiser(diffusion).eval()
 
 
 def _check_origin(diffusion: LatentDiffusion, folder: str | Path) -> None:
@@ -156,10 +170,11 @@ def _check_origin(diffusion: LatentDiffusion, folder: str | Path) -> None:
 
 def _read(diffusion: LatentDiffusion, folder: str | Path) -> tuple[dict[str, Tensor], Any, Any]:
     """An adapter's weights, with the scales that files of other programs have, and the header of diffusers' files."""
-    options = {"weight_name": ADAPTER_FILE, "return_lora_metadata": True, "local_files_only": True}
+    path = adapter_path(folder)
+    options = {"weight_name": path.name, "return_lora_metadata": True, "local_files_only": True}
     if diffusion.denoiser_name == "unet":
         options["unet_config"] = diffusion.denoiser.config
-    state, *alphas, header = diffusion.pipeline.lora_state_dict(str(folder), **options)
+    state, *alphas, header = diffusion.pipeline.lora_state_dict(str(path.parent), **options)
     return state, alphas[0] if alphas else None, header
 
 
@@ -180,6 +195,6 @@ def _write_in(diffusion: LatentDiffusion, name: str) -> None:
         before = layer.weight.data
         module.float().merge(safe_merge=True)
         layer.to(before.dtype)
-        diffusion.base_weights[name, f"{key}.weight"] = before
+        diffusion.base_weights.setdefault((name, f"{key}.weight"), before)
     strip_adapter(part)
     part.eval().requires_grad_(False)

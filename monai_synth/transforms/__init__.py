@@ -7,6 +7,7 @@ from .prompts import PromptFromClass, PromptFromClassd
 from .reinhard import MatchColorsd, match_colors
 from .stain import RandStainJitter, RandStainJitterd
 from .tile import LoadTile, LoadTiled, ResizeCrop, ResizeCropd
+from .untracked import UntrackedCompose
 from .views import SelectViewd, dihedral_views
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "ResizeCrop",
     "ResizeCropd",
     "SelectViewd",
+    "UntrackedCompose",
     "dihedral_views",
     "match_colors",
     "normalize_stain",

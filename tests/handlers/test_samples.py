@@ -5,6 +5,7 @@ from collections import Counter
 
 import pytest
 import torch
+from ignite.engine import Engine
 from monai.data import DataLoader, Dataset
 from monai.engines import SupervisedEvaluator
 from PIL import Image
@@ -117,3 +118,9 @@ def test_the_grid_shows_the_same_seeds_every_time(miniature, tmp_path):
     engine.state.iteration = 6
     grid(engine)
     assert (tmp_path / "samples_000006.png").read_bytes() == first
+
+
+def test_no_grid_is_drawn_when_none_is_wanted():
+    engine = Engine(lambda *_: None)
+    SampleGrid(None, None, None, ["a"], "nowhere", every=0).attach(engine)  # would fail if it drew
+    engine.run([0], max_epochs=2)

@@ -26,7 +26,7 @@ def draw(diffusion, seeds, **options):
 @pytest.mark.parametrize(
     ("kind", "scheduler"),
     [
-        *(("epsilon", name) for name in ("dpmsolver++", "dpmsolver++_trailing", "unipc", "ddim", "pndm")),
+        *(("epsilon", name) for name in ("dpmsolver++", "dpmsolver++_trailing", "unipc", "ddim", "pndm", "lcm")),
         *(("flow", name) for name in ("dpmsolver++", "unipc", "euler")),
         ("xl", "dpmsolver++"),
     ],
@@ -86,6 +86,13 @@ def test_guidance_one_and_an_empty_interval_ask_the_network_once(diffusion):
 def test_an_unknown_scheduler_is_refused(diffusion):
     with pytest.raises(ValueError, match="no scheduler 'euler'. Choose one of dpmsolver"):
         SamplingInferer(diffusion, scheduler="euler")
+
+
+def test_noise_on_the_way_needs_seeds(diffusion):
+    noise, _, _, features = SamplingPrepareBatch(diffusion, 32)({"seed": [1], "prompt": ["a"]})
+    features.pop("seeds")
+    with pytest.raises(ValueError, match="needs the seed of each image"):
+        SamplingInferer(diffusion, 2, scheduler="lcm")(noise, Denoiser(diffusion), **features)
 
 
 def test_images_that_are_no_numbers_are_not_given_out(diffusion):

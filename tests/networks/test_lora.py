@@ -6,6 +6,7 @@ from safetensors import safe_open
 
 from monai_synth.engines import LatentDiffusionPrepareBatch, SamplingPrepareBatch, noise_of_seeds
 from monai_synth.inferers import SamplingInferer
+from monai_synth.inferers.sampling import step_noise
 from monai_synth.losses import DenoisingLoss
 from monai_synth.networks import (
     LatentDiffusion,
@@ -83,11 +84,12 @@ def draw_both(plain_pipeline, base, folder, scheduler="dpmsolver++", prompts=("a
     kind, options = ours.solver_options(scheduler)
     pipeline.scheduler = kind.from_config(pipeline.scheduler.config, **options)
     spaced = ours.solver_timesteps(scheduler, 4)
-    steps = {"num_inference_steps": 4} if spaced is None else {"timesteps": spaced}
+    steps: dict = {"num_inference_steps": 4} if spaced is None else {"timesteps": spaced}
     call = {**steps, "guidance_scale": 3.0, "output_type": "pt", "height": 32, "width": 32}
-    plain = pipeline(list(prompts), latents=noise, **call).images
+    noises = iter([step_noise([1, 2]), step_noise([1, 2])])  # which "lcm" alone asks for
+    plain = pipeline(list(prompts), latents=noise, generator=next(noises), **call).images
     pipeline.load_lora_weights(folder)
-    adapted = pipeline(list(prompts), latents=noise, **call).images
+    adapted = pipeline(list(prompts), latents=noise, generator=next(noises), **call).images
     return images, adapted.float(), plain.float()
 
 
@@ -258,3 +260,22 @@ def test_one_base_serves_one_adapter_after_another_and_is_itself_again(miniature
     assert after.keys() == before.keys() and all(torch.equal(after[key], before[key]) for key in before)
     assert not any(part.training for part in diffusion.adaptable.values())
     assert not any(p.requires_grad for part in diffusion.adaptable.values() for p in part.parameters())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_adapter_for_few_steps_is_added_to_the_own_one(miniature, tmp_path, kind):
+    own = save_adapter(trained(miniature(kind))[1], tmp_path / "own", {})
+    few_step = save_adapter(trained(miniature(kind), steps=2, rank=2)[1], tmp_path / "few", {})
+    diffusion, before = LatentDiffusion(str(miniature(kind))), LatentDiffusion(str(miniature(kind)))
+    plain, changes = weights_of(before), []
+    for folder in (own.parent, few_step.parent):
+        with_one = weights_of(load_adapter(LatentDiffusion(str(miniature(kind))), folder).diffusion)
+        changes.append({key: value - plain[key] for key, value in with_one.items()})
+    load_adapter(diffusion, own.parent, few_step)  # by its folder, and by its file
+    for key, value in weights_of(diffusion).items():
+        torch.testing.assert_close(value, plain[key] + changes[0][key] + changes[1][key], atol=1e-6, rtol=1e-5)
+    assert all(any(change[key].abs().max() > 0 for key in plain) for change in changes)
+    remove_adapter(diffusion)
+    assert all(torch.equal(value, plain[key]) for key, value in weights_of(diffusion).items())
+    load_adapter(diffusion, None, few_step)
+    assert any(not torch.equal(value, plain[key]) for key, value in weights_of(diffusion).items())

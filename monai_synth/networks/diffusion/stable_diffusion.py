@@ -10,6 +10,7 @@ from diffusers import (
     DDIMScheduler,
     DDPMScheduler,
     DPMSolverMultistepScheduler,
+    LCMScheduler,
     PNDMScheduler,
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
@@ -29,6 +30,7 @@ SOLVERS: dict[str, tuple[Any, dict[str, Any]]] = {
     "dpmsolver++_trailing": (DPMSolverMultistepScheduler, PLUS),
     "unipc": (UniPCMultistepScheduler, {"timestep_spacing": "trailing"}),
     "ddim": (DDIMScheduler, {"timestep_spacing": "trailing", "clip_sample": False}),
+    "lcm": (LCMScheduler, {"clip_sample": False}),
     "pndm": (PNDMScheduler, {"timestep_spacing": "leading", "skip_prk_steps": True}),
 }
 SIGMAS = 0.05, 20.0  # lowest and highest noise level that the spaced timesteps span
