@@ -1,7 +1,7 @@
 """Times what grows with data sets and studies: prints numbers of docs/leaks.md, assessment.md, performance.md and
 studies.md.
 
-    python scripts/time_large_sets.py --parts scan grouping quality study
+    python scripts/time_large_sets.py --parts scan grouping plan quality study
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from monai_synth.bundle.stages import execute
 from monai_synth.bundle.study import _Runs
-from monai_synth.data import check
+from monai_synth.data import check, pending_requests, plan_requests
 from monai_synth.data.images import look_at
 from monai_synth.data.near_duplicates import find_near_duplicates, ring_series
 from monai_synth.data.phantom import draw_phantom, write_phantoms
@@ -31,7 +31,7 @@ from monai_synth.metrics.quality import ImageSet, quality
 
 ROOT = Path(__file__).resolve().parents[1]
 STRONG = str(ROOT / "configs" / "augmentation" / "strong.yaml")
-PARTS = ("scan", "grouping", "quality", "study")
+PARTS = ("scan", "grouping", "plan", "quality", "study")
 SIBLINGS = 20  # tiles of one original
 ORIGINALS = 40  # phantoms of which tiles are made by shifting
 
@@ -101,6 +101,22 @@ def write_siblings(folder: Path, number: int) -> list[Path]:
     return paths
 
 
+def time_plan(count: int) -> None:
+    """Planning `count` images, as generate.json does before it draws the first."""
+    before, start = peak_memory(), time.perf_counter()
+    plan = plan_requests(["a", "b"], {"a": "an a", "b": "a b"}, count // 2, seed=0)
+    pending = pending_requests(plan, "nowhere")
+    print(
+        f"planning {len(pending)} images: {time.perf_counter() - start:.1f} s, {peak_memory() - before:.0f} MB on top of "
+        f"{before:.0f} MB"
+    )
+
+
+def peak_memory() -> float:
+    """The most memory that this process has held, in MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+
+
 def time_quality(count: int) -> None:
     """The quality of synthetic images whose features are at hand."""
     rng = np.random.default_rng(0)
@@ -161,18 +177,20 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--tiles", type=int, default=20_000)
     parser.add_argument("--grouped", type=int, default=25_000)
+    parser.add_argument("--planned", type=int, default=1_000_000, help="images to be drawn")
     parser.add_argument("--judged", type=int, default=5_000, help="images on each side")
     parser.add_argument("--draws", type=int, default=6, help="draws of the study's shots")
     options = parser.parse_args()
     parts = {
         "scan": lambda: time_scan(options.tiles),
         "grouping": lambda: time_grouping(options.grouped),
+        "plan": lambda: time_plan(options.planned),
         "quality": lambda: time_quality(options.judged),
         "study": lambda: time_study(options.draws),
     }
     for part in options.parts:
         parts[part]()
-    print(f"peak memory: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10:.0f} MB")
+    print(f"peak memory: {peak_memory():.0f} MB")
 
 
 if __name__ == "__main__":

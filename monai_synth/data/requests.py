@@ -9,6 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from torch.utils.data import Subset
+
 from ..utils.io import sha256_of
 from ..utils.seeds import derived_seed
 from .prompts import with_attributes
@@ -16,6 +19,60 @@ from .prompts import with_attributes
 logger = logging.getLogger(__name__)
 
 JOURNAL = "journal.jsonl"
+
+
+class RequestPlan(Sequence):
+    """One request for every image to be drawn, each made when it is asked for, so that a million take no memory.
+
+    Args:
+        class_names: the classes to be drawn, with their labels.
+        prompts: prompt of each class.
+        images_per_class: number of images of each class.
+        seed: of the run.
+        attributes: see `with_attributes`.
+        num_shots: of each class, for drawing that begins on shots; empty begins with noise.
+        image_format: "png" or "webp".
+        places: which of all requests these are; None is all of them.
+    """
+
+    def __init__(
+        self,
+        class_names: Mapping[str, int],
+        prompts: Mapping[str, str],
+        images_per_class: int,
+        seed: int,
+        attributes: Mapping[str, Sequence[str]] | None,
+        num_shots: Mapping[str, int],
+        image_format: str,
+        places: range | None = None,
+    ) -> None:
+        self.what = (class_names, prompts, images_per_class, seed, attributes, num_shots, image_format)
+        self.classes = list(class_names.items())
+        self.places = range(len(self.classes) * images_per_class) if places is None else places
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, item: Any) -> Any:
+        """The request at a place, or the plan of a slice."""
+        if isinstance(item, slice):
+            return RequestPlan(*self.what, self.places[item])
+        _, prompts, images_per_class, seed, attributes, num_shots, image_format = self.what
+        number, index = divmod(self.places[item], images_per_class)
+        class_name, label = self.classes[number]
+        own = derived_seed(seed, class_name, index)
+        request = {
+            "class_name": class_name,
+            "label": label,
+            "index": index,
+            "prompt": with_attributes(prompts[class_name], attributes, own),
+            "seed": own,
+            "image": f"{class_name}/{class_name}_{index:06d}.{image_format}",
+        }
+        if num_shots:
+            request["shot"] = index % num_shots[class_name]
+            request["shot_view"] = derived_seed(seed, class_name, index, "view") % 8
+        return request
 
 
 def plan_requests(
@@ -27,7 +84,7 @@ def plan_requests(
     attributes: Mapping[str, Sequence[str]] | None = None,
     shots: Sequence[Mapping[str, Any]] = (),
     image_format: str = "png",
-) -> list[dict[str, Any]]:
+) -> RequestPlan:
     """One request for every image to be drawn.
 
     An image's seed depends on the run's seed, its class and its index, so a longer plan begins with a shorter one.
@@ -64,33 +121,8 @@ def plan_requests(
     without = [name for name in wanted if num_shots and not num_shots[name]]
     if without:
         raise ValueError(f"There are no shots of {without} to begin on. Set start_sigma to null to begin with noise.")
-
-    def start(class_name: str, index: int) -> dict[str, int]:
-        if not num_shots:
-            return {}
-        return {
-            "shot": index % num_shots[class_name],
-            "shot_view": derived_seed(seed, class_name, index, "view") % 8,
-        }
-
-    def request(label: int, class_name: str, index: int) -> dict[str, Any]:
-        own = derived_seed(seed, class_name, index)
-        return {
-            "class_name": class_name,
-            "label": label,
-            "index": index,
-            "prompt": with_attributes(prompts[class_name], attributes, own),
-            "seed": own,
-            "image": f"{class_name}/{class_name}_{index:06d}.{image_format}",
-            **start(class_name, index),
-        }
-
-    return [
-        request(label, class_name, index)
-        for label, class_name in enumerate(class_names)
-        if class_name in wanted
-        for index in range(images_per_class)
-    ]
+    labels = {name: label for label, name in enumerate(class_names) if name in wanted}
+    return RequestPlan(labels, prompts, images_per_class, seed, attributes, num_shots, image_format)
 
 
 def journal_of(output_dir: str | Path, process: int) -> Path:
@@ -121,7 +153,7 @@ def read_lines(path: Path) -> dict[str, dict[str, Any]]:
     return records
 
 
-def pending_requests(requests: Sequence[dict[str, Any]], output_dir: str | Path) -> list[dict[str, Any]]:
+def pending_requests(requests: Sequence[dict[str, Any]], output_dir: str | Path) -> Subset:
     """The requests whose image is not there yet, whole and as it was written.
 
     Args:
@@ -139,4 +171,5 @@ def pending_requests(requests: Sequence[dict[str, Any]], output_dir: str | Path)
             and sha256_of(path) == record["sha256"]
         )
 
-    return [request for request in requests if not finished(request)]
+    places = (place for place, request in enumerate(requests) if not finished(request))
+    return Subset(requests, np.fromiter(places, dtype=np.int64))  # type: ignore[arg-type]  # any sequence will do

@@ -123,9 +123,9 @@ def first_only(function: Callable[[], T]) -> T:
     return agreed(result)
 
 
-def share(items: Sequence[T]) -> list[T]:
+def share(items: Sequence[T]) -> Sequence[T]:
     """This process's part of a list: every n-th item, so that all classes are shared evenly."""
-    return list(items[rank() :: count()])
+    return items[rank() :: count()]
 
 
 def per_process(batch_size: int) -> int:

@@ -14,14 +14,14 @@ PROMPTS = {"a": "an a", "b": "a b"}
 
 def test_a_longer_plan_begins_with_a_shorter_one():
     short, long = (plan_requests(["a", "b"], PROMPTS, number, seed=1) for number in (2, 5))
-    assert [row for row in long if row["index"] < 2] == short
+    assert [row for row in long if row["index"] < 2] == list(short)
     assert len({row["seed"] for row in long}) == 10
     assert long[5]["image"] == "b/b_000000.png" and long[5]["label"] == 1
 
 
 def test_a_seed_does_not_depend_on_the_other_classes():
     alone = plan_requests(["a", "b"], PROMPTS, 3, seed=1, requested=["b"])
-    assert alone == plan_requests(["a", "b"], PROMPTS, 3, seed=1)[3:]
+    assert list(alone) == list(plan_requests(["a", "b"], PROMPTS, 3, seed=1)[3:])
     assert derived_seed(1, "a", 0) != derived_seed(2, "a", 0) != derived_seed(1, "b", 0)
     assert derived_seed(1, "a1", 0) != derived_seed(1, "a", 10)
 
@@ -34,7 +34,7 @@ def test_a_class_without_a_prompt_is_named():
 def test_attributes_are_drawn_by_the_seed_of_each_image():
     stains = {"stain": ["pale stain", "strong stain"]}
     plan = plan_requests(["a", "b"], PROMPTS, 40, seed=1, attributes=stains)
-    assert plan == plan_requests(["a", "b"], PROMPTS, 40, seed=1, attributes=stains)
+    assert list(plan) == list(plan_requests(["a", "b"], PROMPTS, 40, seed=1, attributes=stains))
     counts = Counter(row["prompt"] for row in plan)
     assert set(counts) == {f"{prompt}, {stain}" for prompt in PROMPTS.values() for stain in stains["stain"]}
     assert min(counts.values()) > 8
@@ -75,7 +75,19 @@ def test_only_whole_and_unchanged_images_count_as_done(tmp_path):
     (tmp_path / JOURNAL).write_text("\n".join(lines) + "\n")
     assert [row["index"] for row in pending_requests(requests, tmp_path)] == [1, 2, 3, 4]
     other_prompt = [{**requests[0], "prompt": "another"}]
-    assert pending_requests(other_prompt, tmp_path) == other_prompt
+    assert list(pending_requests(other_prompt, tmp_path)) == other_prompt
+
+
+def test_a_plan_is_a_sequence_that_takes_no_memory(tmp_path):
+    plan = plan_requests(["a", "b"], PROMPTS, 10**9, seed=0)
+    assert len(plan) == 2 * 10**9 and plan[-1]["index"] == 10**9 - 1 and plan[-1]["class_name"] == "b"
+    part = plan[1::4]
+    assert len(part) == 5 * 10**8 and part[2] == plan[9] and list(part[1:3]) == [plan[5], plan[9]]
+    with pytest.raises(IndexError):
+        plan[2 * 10**9]
+    few = plan_requests(["a"], PROMPTS, 4, seed=0)
+    pending = pending_requests(few[::2], tmp_path)
+    assert len(pending) == 2 and list(pending) == [few[0], few[2]]
 
 
 def test_prompts_of_known_and_unknown_classes():
