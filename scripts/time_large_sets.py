@@ -107,8 +107,8 @@ def time_plan(count: int) -> None:
     plan = plan_requests(["a", "b"], {"a": "an a", "b": "a b"}, count // 2, seed=0)
     pending = pending_requests(plan, "nowhere")
     print(
-        f"planning {len(pending)} images: {time.perf_counter() - start:.1f} s, {peak_memory() - before:.0f} MB on top of "
-        f"{before:.0f} MB"
+        f"planning {len(pending)} images: {time.perf_counter() - start:.1f} s, "
+        f"{peak_memory() - before:.0f} MB on top of {before:.0f} MB"
     )
 
 

@@ -17,7 +17,7 @@ from monai_synth.data import plan_requests, read_image
 from monai_synth.engines import SamplingPrepareBatch
 from monai_synth.handlers import SampleSaver
 from monai_synth.inferers import SamplingInferer
-from monai_synth.metrics.distances import unbiased_mmd
+from monai_synth.metrics.distances import unbiased_mmd, vendi_score
 from monai_synth.networks import FeatureEncoder, LatentDiffusion, load_adapter
 
 from .timing import in_turns, markdown
@@ -39,6 +39,7 @@ class Setting:
         size: pixels of the images.
         device: where is drawn.
         folder: for the images.
+        few_step: folder of an adapter for few steps, where there is one.
     """
 
     base: Path
@@ -47,6 +48,7 @@ class Setting:
     size: int
     device: torch.device
     folder: Path
+    few_step: Path | None = None
 
     def requests(self, per_class: int) -> list[Request]:
         """The images that every way draws, the same noise for all."""
@@ -113,7 +115,7 @@ class Ours:
         scheduler: of `SamplingInferer`.
         interval: noise levels at which guidance acts.
         dtype: of the denoiser.
-        batch: images at a time.
+        few_step: folder of an adapter for few steps, which is drawn with without guidance.
     """
 
     def __init__(
@@ -123,19 +125,19 @@ class Ours:
         scheduler: str = "dpmsolver++",
         interval: tuple[float, float] | None = None,
         dtype: torch.dtype = torch.float32,
-        batch: int = BATCH,
+        few_step: Path | None = None,
     ) -> None:
-        self.setting, self.batch = setting, batch
+        self.setting = setting
         diffusion = LatentDiffusion(str(setting.base), device=setting.device, dtype=dtype)
-        self.network = load_adapter(diffusion, setting.adapter)
+        self.network = load_adapter(diffusion, setting.adapter, few_step)
         self.prepare_batch = SamplingPrepareBatch(diffusion, setting.size)
-        self.inferer = SamplingInferer(diffusion, steps, GUIDANCE, interval, scheduler)
+        self.inferer = SamplingInferer(diffusion, steps, 1.0 if few_step else GUIDANCE, interval, scheduler)
 
     def draw(self, requests: list[Request], folder: Path) -> None:
         """Writes the requested images."""
         SupervisedEvaluator(
             device=self.setting.device,
-            val_data_loader=DataLoader(Dataset(requests), batch_size=self.batch),
+            val_data_loader=DataLoader(Dataset(requests), batch_size=BATCH),
             network=self.network,
             prepare_batch=self.prepare_batch,
             inferer=self.inferer,
@@ -156,6 +158,10 @@ def ladder(setting: Setting, interval: tuple[float, float]) -> dict[str, Plain |
         "+ 15 steps": Ours(setting, 15, interval=interval, dtype=torch.bfloat16),
         "+ 12 steps": Ours(setting, 12, interval=interval, dtype=torch.bfloat16),
     }
+    if setting.few_step:
+        for steps in (8, 4):
+            name = f"few-step adapter, {steps} steps (lcm), no guidance, bfloat16"
+            rungs[name] = Ours(setting, steps, "lcm", dtype=torch.bfloat16, few_step=setting.few_step)
     return rungs
 
 
@@ -165,8 +171,8 @@ def features_of(paths: list[Path], encoder: FeatureEncoder) -> torch.Tensor:
     return torch.cat([encoder(torch.stack([torch.from_numpy(read_image(path)) for path in part])) for part in parts])
 
 
-def distance(real: dict[str, torch.Tensor], folder: Path, encoder: FeatureEncoder) -> tuple[float, float]:
-    """Mean over the classes of the unbiased KID x 1000, and 1.96 of its standard errors over the drawn images.
+def judge(real: dict[str, torch.Tensor], folder: Path, encoder: FeatureEncoder) -> tuple[float, float, float]:
+    """Mean over the classes of the unbiased KID x 1000, 1.96 of its standard errors over the images, and Vendi score.
 
     The error is that of a jackknife which leaves out a tenth of the images at a time.
     """
@@ -181,13 +187,16 @@ def distance(real: dict[str, torch.Tensor], folder: Path, encoder: FeatureEncode
 
     without = np.array([kid(group) for group in range(GROUPS)])
     error = np.sqrt((GROUPS - 1) / GROUPS * np.square(without - without.mean()).sum())
-    return kid(None), 1.96 * float(error)
+    vendi = np.mean([vendi_score(features) for features in drawn.values()])
+    return kid(None), 1.96 * float(error), float(vendi)
 
 
 def benchmark_generation(
     setting: Setting, per_class: int, repeats: int, interval: tuple[float, float], real: dict[str, torch.Tensor] | None
-) -> str:
-    """The table of the ladder: images per second, ratio to the works' way, and the distance from real images.
+) -> tuple[str, dict[str, float]]:
+    """The table of the ladder: images per second, ratio to the works' way, distance from real images, and variety.
+
+    Also the images per second of every way.
 
     Args:
         setting: what is drawn.
@@ -197,13 +206,14 @@ def benchmark_generation(
         real: features of real images of each class; None leaves the distance out.
     """
     rungs = ladder(setting, interval)
-    scores: dict[str, tuple[str]] = {name: ("not measured",) for name in rungs}
+    scores: dict[str, tuple[str, ...]] = {name: ("not measured", "not measured") for name in rungs}
     encoder = FeatureEncoder("nano")
     for number, (name, rung) in enumerate(rungs.items()):
         folder = setting.folder / f"rung_{number}"
         rung.draw(setting.requests(per_class if real else BATCH), folder)
         if real:
-            scores[name] = ("{:.2f} +- {:.2f}".format(*distance(real, folder, encoder)),)
+            kid, error, vendi = judge(real, folder, encoder)
+            scores[name] = (f"{kid:.2f} +- {error:.2f}", f"{vendi:.1f}")
     few = setting.requests(BATCH)
     timed = setting.folder / "timed"
 
@@ -219,4 +229,5 @@ def benchmark_generation(
     rows = [
         [name, f"{len(few) / value:.2f}", f"{first / value:.2f}x", *scores[name]] for name, value in seconds.items()
     ]
-    return markdown("Generation", ["way", "images/s", "speed", "KID x 1000 (95 %)"], rows)
+    table = markdown("Generation", ["way", "images/s", "speed", "KID x 1000 (95 %)", "Vendi score"], rows)
+    return table, {name: len(few) / value for name, value in seconds.items()}
