@@ -231,9 +231,14 @@ COMPARED = (
 
 
 def labels_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Each comparison's arm, and those of its settings that are not the same in all comparisons, in one line."""
-    settings = [key for key in rows[0] if key not in COMPARED]
-    varying = [key for key in settings if len({str(row.get(key, "")) for row in rows}) > 1]
+    """The arm of each row, and those of its settings that vary within an arm, in one line."""
+    arms = {row["arm"] for row in rows}
+    varying = [
+        key
+        for key in rows[0]
+        if key not in COMPARED
+        and any(len({str(row.get(key, "")) for row in rows if row["arm"] == arm}) > 1 for arm in arms)
+    ]
     told = [[f"{key} {row[key]}" for key in varying if row.get(key, "") != ""] for row in rows]
     return [", ".join([row["arm"], *words]) for row, words in zip(rows, told)]
 
@@ -256,7 +261,7 @@ def write_study_report(folder: str | Path, reference: str) -> list[Path]:
         text += "\nOn the other data set:\n\n" + text_table(elsewhere) if elsewhere else ""
     for axis, title in AXES.items():
         curves = curves_of(rows, axis)
-        if len({x for points in curves.values() for x in points}) > 1:
+        if any(len(points) > 1 for points in curves.values()):
             written.append(draw_curves(curves, title, folder / f"accuracy_against_{axis}.png"))
     written += draw_distances(folder)
     for arm in sorted({row["arm"] for row in rows}):

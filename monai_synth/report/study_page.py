@@ -62,6 +62,7 @@ def write_study_page(folder: Path, include_real_images: bool = False) -> Path:
         "figures": figures,
         "confusions": confusions,
         "pictures": thumbnails(content["samples"]),
+        "has_curves": any(path.name.startswith("accuracy_against") for path in written),
         "pools": [(embedded(path), path.parent.name) for path in pools],
     }
     return write_page(folder / "report.html", "study.html.j2", {**content, **shown})
