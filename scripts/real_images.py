@@ -9,7 +9,6 @@ again, it goes on; `--print` prints the tables of what is complete.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import platform
 import subprocess
@@ -19,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from monai_synth.report.study_files import read_rows
 from monai_synth.utils import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -56,21 +56,13 @@ def measure(data_dir: Path, name: str, shots: int, work_dir: Path, images_per_cl
     return folder
 
 
-def rows_of(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV file, none where there is no file."""
-    if not path.is_file():
-        return []
-    with open(path, newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
 def print_tables(folders: list[Path]) -> None:
     """Balanced accuracies with paired differences, and distances, of complete studies."""
     print(f"\n{platform.machine()}, {time.strftime('%Y-%m-%d')}\n")
     print("| set, shots | arm | draws | balanced accuracy | reference | difference (95 %) | p (Holm) | kept |")
     print("|---|---|---|---|---|---|---|---|")
     for folder in folders:
-        for row in rows_of(folder / "comparison.csv"):
+        for row in read_rows(folder / "comparison.csv"):
             numbers = {key: float(row[key]) for key in ("balanced_accuracy", "reference", "difference", "low", "high")}
             print(
                 f"| `{folder.name.replace('_shots', '`, ')} | {row['arm']} | {row['draws']} "
@@ -82,7 +74,7 @@ def print_tables(folders: list[Path]) -> None:
     print("\n| set, shots | class | floor | KID x 1000 of the synthetic images | ceiling | drawn over ceiling |")
     print("|---|---|---|---|---|---|")
     for folder in folders:
-        distances = [row for row in rows_of(folder / "distances.csv") if row["kid"]]
+        distances = [row for row in read_rows(folder / "distances.csv") if row["kid"]]
         for class_name in dict.fromkeys(row["class_name"] for row in distances):
             own = [row for row in distances if row["class_name"] == class_name]
             floor, kid, ceiling = (

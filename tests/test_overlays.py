@@ -6,8 +6,8 @@ import pytest
 import torch
 from monai.bundle import ConfigParser, ConfigWorkflow
 
-from monai_synth.bundle.preparation import check_settings
 from monai_synth.bundle.session import check_keys, is_plain
+from monai_synth.bundle.settings import check_settings
 
 ROOT = Path(__file__).resolve().parents[1]
 OVERLAYS = sorted((ROOT / "configs").rglob("*.yaml"))

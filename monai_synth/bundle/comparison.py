@@ -15,11 +15,12 @@ from torch import nn
 from ..data.records import class_names_of, load_datalist, select
 from ..metrics.statistics import Difference, paired_bootstrap
 from ..report.figures import draw_real_and_synthetic
-from ..report.study import read_predictions
+from ..report.study_files import read_predictions
 from ..report.tables import results_table
 from ..utils import processes
 from ..utils.io import atomic_path, read_json, save_state_dict, write_json, write_text
-from .stages import execute, nested_workflow, required_workflow, stage_of
+from .nesting import nested_workflow
+from .stages import execute, required_workflow, stage_of
 
 logger = logging.getLogger(__name__)
 

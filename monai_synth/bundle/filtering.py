@@ -19,7 +19,8 @@ from ..metrics.filters import FEWEST_FOR_LABELS, FILTERS, REASONS, Limits, faili
 from ..report.tables import write_rows
 from ..utils.io import write_json
 from .assessment import image_set
-from .stages import bring_up_to_date, nested_workflow, required_workflow
+from .nesting import nested_workflow
+from .stages import bring_up_to_date, required_workflow
 
 logger = logging.getLogger(__name__)
 MOST_CANDIDATES = 5  # images drawn for each one that is asked for, at the most

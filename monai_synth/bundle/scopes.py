@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .stages import execute, nested_workflow, required_workflow, run_pending
+from .nesting import nested_workflow
+from .stages import execute, required_workflow, run_pending
 
 
 def adapter_of(adapter_scope: str, adapter_dir: str) -> str | None:

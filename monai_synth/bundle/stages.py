@@ -18,6 +18,7 @@ from ..utils.io import read_json, sha256_of
 from ..utils.lock import hold_folder
 from .errors import speak_plainly
 from .machine import leave_on_request
+from .nesting import CONFIGS, forwarded, nested_workflow
 from .session import check_keys, digest, overlaid, plain_settings, running_workflow
 from .stage_record import Stage
 
@@ -83,7 +84,6 @@ def stage_of(workflow: ConfigWorkflow, name: str, folder: Path) -> Stage:
 FOLDERS = {"prior": "prior", "train_diffusion": "adapter", "generate": "synthetic", "filter": "filter_{filter}"}
 OF_SAMPLES = ("guidance_scale", "guidance_interval", "num_inference_steps", "scheduler", "few_step_adapter")
 ONE_PROCESS = ("filter", "privacy", "study")  # what cannot be divided
-CONFIGS = ("train_diffusion", "generate", "filter", "assess", "privacy", "train")  # stages whose config has their name
 
 
 def folder_of(name: str, settings: dict[str, Any]) -> str:
@@ -152,7 +152,8 @@ def begin(name: str, folder: str) -> None:
     if name == "study":  # its runs begin one by one
         return
     set_determinism(seed=int(parser.get_parsed_content("seed")))
-    from .preparation import check_settings, prepare_data
+    from .preparation import prepare_data
+    from .settings import check_settings
 
     check_settings(workflow)
     if name == "assess" and is_complete(Path(parser.get_parsed_content("synthetic_dir"))):
@@ -177,57 +178,6 @@ def finish(name: str, folder: str) -> None:
     processes.wait_for_all()
     stage = current_stage(name, folder)
     processes.first_only(stage.close)
-
-
-def forwarded(config: Any, other: Any) -> dict[str, Any]:
-    """The settings of one config that another of the same bundle has too: one name means one thing in all of them."""
-    return {key: value for key, value in plain_settings(config).items() if key in other}
-
-
-def nested_workflow(workflow: ConfigWorkflow, configs: list[str], **override: Any) -> ConfigWorkflow:
-    """Another config of the same bundle, with this one's settings and overlays.
-
-    Args:
-        workflow: the one that is running.
-        configs: names of the bundle's config files, or paths of overlays, later ones over earlier ones.
-        override: settings that differ.
-    """
-    folder = workflow.config_root_path
-    paths = [name if name.endswith((".json", ".yaml", ".yml")) else str(folder / f"{name}.json") for name in configs]
-    nested = ConfigWorkflow(config_file=paths[:1], workflow_type="train")
-    nested.parser.update(shared_components(workflow, nested, configs[0]))
-    for path in paths[1:]:
-        nested.parser.update(ConfigParser.load_config_file(path))
-    nested.parser.update({**shared_settings(workflow, nested), **override})
-    return nested
-
-
-def shared_components(workflow: ConfigWorkflow, nested: ConfigWorkflow, name: str) -> dict[str, Any]:
-    """Components that an overlay replaced in the running config and that a nested one takes over.
-
-    A component of the running config itself goes to the same config alone: `network_def` is the classifier in one and
-    the generator in another. A component that the running config lacks goes wherever it is known.
-    """
-    own = vars(workflow).get("stage", "")
-    own = own if own in CONFIGS else {"evaluate": "train"}.get(own, "study")
-    path = workflow.config_root_path / f"{own}.json"
-    if not path.is_file():
-        return {}
-    mine = ConfigParser.load_config_file(path)
-    theirs: Any = nested.parser.config
-    return {
-        key: value
-        for key, value in overlaid(workflow.parser.config, path).items()
-        if key in theirs and (own == name or key not in mine)
-    }
-
-
-def shared_settings(workflow: ConfigWorkflow, nested: ConfigWorkflow) -> dict[str, Any]:
-    """What a nested workflow takes over, the folders resolved."""
-    settings = forwarded(workflow.parser.config, nested.parser.config)
-    for key in ("bundle_root", "output_dir"):
-        settings[key] = workflow.parser.get_parsed_content(key)
-    return settings
 
 
 def bring_up_to_date(workflow: ConfigWorkflow, name: str, **override: Any) -> None:

@@ -25,10 +25,11 @@ from ..report.tables import write_rows
 from ..utils.io import read_json
 from ..utils.lock import release_folder
 from .controls import arms_of_study
-from .preparation import check_settings
+from .nesting import nested_workflow
 from .session import digest, known_keys, plain_settings
+from .settings import check_settings
 from .stage_record import Stage
-from .stages import FOLDERS, OF_SAMPLES, execute, is_complete, nested_workflow, required_workflow, stage_of
+from .stages import FOLDERS, OF_SAMPLES, execute, is_complete, required_workflow, stage_of
 
 logger = logging.getLogger(__name__)
 

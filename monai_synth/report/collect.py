@@ -13,7 +13,7 @@ from ..data.records import ROLES, class_names_of, load_datalist
 from ..metrics.calibration import brier_score, expected_calibration_error, fit_temperature, with_temperature
 from ..metrics.statistics import delong_interval, paired_bootstrap
 from ..utils.io import read_json
-from .study import read_predictions, read_probabilities
+from .study_files import read_predictions, read_probabilities
 
 STAGES = {"split": "datalist.json", "fine-tuning": "adapter/run.json", "generation": "synthetic/run.json"}
 LIMITS = (

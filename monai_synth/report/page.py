@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from .curves import draw_forest
 from .data_card import data_card
 from .html import embedded, thumbnail, thumbnails, write_page
 from .quality_figures import draw_distances, draw_map, draw_reliability
-from .study import read_probabilities
+from .study_files import read_probabilities, read_rows
 from .study_page import write_study_page
 
 
@@ -66,20 +65,15 @@ def figures_of(folder: Path, content: Mapping[str, Any]) -> dict[str, Path]:
             drawn[f"confusion_{number_of}"] = folder / arm["folder"] / "confusion.png"
     if content["quality"]:
         drawn["distances"] = draw_distances(content["quality"]["classes"], place / "distances.png")
-    points = folder / "assess" / "map.csv"
-    if points.is_file():
-        with open(points, newline="", encoding="utf-8") as file:
-            drawn["map"] = draw_map(list(csv.DictReader(file)), content["class_names"], place / "map.png")
+    points = read_rows(folder / "assess" / "map.csv")
+    if points:
+        drawn["map"] = draw_map(points, content["class_names"], place / "map.png")
     return drawn
 
 
 def neighbors_of(folder: Path, count: int = 8) -> list[dict[str, Any]]:
     """Synthetic images with their nearest training image, the nearest pairs first."""
-    path = folder / "assess" / "neighbors.csv"
-    if not path.is_file():
-        return []
-    with open(path, newline="", encoding="utf-8") as file:
-        rows = sorted(csv.DictReader(file), key=lambda row: float(row["distance"]))[:count]
+    rows = sorted(read_rows(folder / "assess" / "neighbors.csv"), key=lambda row: float(row["distance"]))[:count]
     return [
         {
             "synthetic": thumbnail(row["synthetic"]),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,9 +13,8 @@ from ..metrics.statistics import Difference, holm, paired_bootstrap
 from ..utils.io import read_json, write_text
 from .curves import draw_curves, draw_distance_dots, draw_forest
 from .figures import draw_confusion
+from .study_files import Row, read_predictions, read_results, read_rows
 from .tables import text_table, write_rows
-
-Row = dict[str, str]
 
 DRAW = ("fold", "seed")  # what makes another draw of the shots
 NUMBERS = ("balanced_accuracy", "macro_f1", "auroc", "accuracy", "majority_share", "num_images")
@@ -26,46 +24,6 @@ VALIDATION = "val_balanced_accuracy"
 RESULTS = (*NUMBERS, *(EXTERNAL + name for name in NUMBERS), VALIDATION, "seconds", "folder")
 AXES = {"shots": "real images per class", "synthetic_per_class": "synthetic images per class"}  # of learning curves
 FEWEST_DRAWS = 2
-
-
-def read_results(folder: Path) -> list[Row]:
-    """The rows of a study's `results.csv`.
-
-    Raises:
-        FileNotFoundError: when there is none.
-    """
-    path = Path(folder) / "results.csv"
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no {path}. Run study.json first.")
-    with open(path, newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def read_predictions(path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Right or not, true classes and groups of a run's test images, sorted by image.
-
-    Args:
-        path: of `predictions.csv`.
-    """
-    with open(path, newline="", encoding="utf-8") as file:
-        rows = sorted(csv.DictReader(file), key=lambda row: row["image"])
-    names = sorted({row["class_name"] for row in rows})
-    labels = np.array([names.index(row["class_name"]) for row in rows])
-    correct = np.array([row["class_name"] == row["predicted"] for row in rows], dtype=float)
-    return correct, labels, [row["group"] or row["image"] for row in rows]
-
-
-def read_probabilities(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """True labels, shape (N,), and probabilities, shape (N, K), of a run's test images, classes in the file's order.
-
-    Args:
-        path: of `predictions.csv`.
-    """
-    with open(path, newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    names = [column.removeprefix("prob_") for column in rows[0] if column.startswith("prob_")]
-    labels = np.array([names.index(row["class_name"]) for row in rows])
-    return labels, np.array([[float(row[f"prob_{name}"]) for name in names] for row in rows])
 
 
 def settings_of(row: Row, *without: str) -> tuple[tuple[str, str], ...]:
@@ -274,11 +232,9 @@ def write_study_report(folder: str | Path, reference: str) -> list[Path]:
 
 def draw_distances(folder: Path) -> list[Path]:
     """Draws the distance of each class's synthetic images from real ones against the shots, from `distances.csv`."""
-    path = folder / "distances.csv"
-    if not path.is_file():
+    rows = [row for row in read_rows(folder / "distances.csv") if row["kid"]]
+    if not rows:
         return []
-    with open(path, newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if row["kid"]]
     curves: dict[str, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
         curves[row["class_name"]][float(row.get("shots") or 0)].append(1000 * float(row["kid"]))

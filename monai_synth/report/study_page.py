@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,15 +13,14 @@ from .collect import LIMITS, data_of, optional, samples_of
 from .html import embedded, thumbnails, write_page
 from .study import (
     AXES,
-    Row,
     confusion_path,
     curves_of,
     draw_of,
     labels_of,
-    read_results,
     settings_of,
     write_study_report,
 )
+from .study_files import Row, read_results, read_rows
 
 SUMMARIZED = ("balanced_accuracy", "macro_f1", "auroc", "accuracy")
 FIGURES = {
@@ -127,14 +125,6 @@ def comparison_of(path: Path) -> list[dict[str, Any]]:
     rows = read_rows(path)
     labels = labels_of(rows) if rows else []
     return [{"label": label, **typed(row)} for label, row in zip(labels, rows)]
-
-
-def read_rows(path: Path) -> list[Row]:
-    """The rows of a CSV file; none where there is no file."""
-    if not path.is_file():
-        return []
-    with open(path, newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
 
 
 def typed(row: Row) -> dict[str, Any]:

@@ -3,7 +3,8 @@ import csv
 import numpy as np
 import pytest
 
-from monai_synth.report.study import compare_arms, curves_of, read_results, write_study_report
+from monai_synth.report.study import compare_arms, curves_of, write_study_report
+from monai_synth.report.study_files import read_results
 from monai_synth.report.tables import text_table, write_rows
 from monai_synth.utils import write_json
 

@@ -1,0 +1,143 @@
+"""Every setting of a config checked before anything is built: numbers in their ranges, names among the known ones."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from monai.bundle import ConfigWorkflow
+
+from ..data.mixing import MIXING
+from ..data.prompts import check_attributes
+from ..data.synthetic_image import FORMATS
+from ..metrics.filters import FILTERS
+from ..transforms.macenko import METHODS
+from .classifier_check import check_classifier
+from .session import plain_settings
+
+# name: (type, smallest, largest)
+NUMBERS: dict[str, tuple[type, float, float]] = {
+    "seed": (int, 0, 2**31 - 1),
+    "fold": (int, 0, 1000),
+    "num_folds": (int, 3, 1000),
+    "shots": (int, 1, 10**6),
+    "image_size": (int, 32, 2048),
+    "classifier_size": (int, 32, 2048),
+    "rank": (int, 1, 1024),
+    "lora_alpha": (float, 1e-3, 1e6),
+    "lora_dropout": (float, 0.0, 0.99),
+    "ema_decay": (float, 0.0, 0.999999),
+    "noise_offset": (float, 0.0, 1.0),
+    "accumulate_steps": (int, 1, 4096),
+    "max_steps": (int, 1, 10**7),
+    "adapter_batch_size": (int, 1, 4096),
+    "adapter_learning_rate": (float, 1e-8, 1.0),
+    "prompt_dropout": (float, 0.0, 1.0),
+    "prior_images": (int, 0, 10**6),
+    "prior_weight": (float, 0.0, 100.0),
+    "images_per_class": (int, 1, 10**7),
+    "guidance_scale": (float, 0.0, 50.0),
+    "num_inference_steps": (int, 1, 1000),
+    "start_sigma": (float, 0.05, 1000.0),
+    "generation_batch_size": (int, 1, 4096),
+    "classifier_steps": (int, 1, 10**7),
+    "batch_size": (int, 1, 4096),
+    "learning_rate": (float, 1e-8, 1.0),
+    "real_weight": (float, 0.0, 1.0),
+    "real_share": (float, 0.0, 1.0),
+    "synthetic_first": (float, 0.0, 1.0),
+    "filter_quantile": (float, 0.0, 0.5),
+    "num_workers": (int, 0, 1024),
+}
+OPTIONAL = ("lora_alpha", "ema_decay", "real_weight", "real_share", "start_sigma")  # may be null
+CHOICES: dict[str, tuple[Any, ...]] = {
+    "adapter_scope": ("dataset", "class", "none"),
+    "mixing": MIXING,
+    "filter": tuple(FILTERS),
+    "normalize_stain": METHODS,
+    "scheduler": ("dpmsolver++", "dpmsolver++_trailing", "unipc", "ddim", "lcm", "pndm", "euler"),
+    "image_format": FORMATS,
+    "amp": (None, "bfloat16", "float16"),
+    "variant": (None, "fp16"),
+    "lora_init": ("gaussian", "kaiming", "pissa"),
+    **{
+        name: (False, True)
+        for name in (
+            "use_dora",
+            "use_rslora",
+            "gradient_checkpointing",
+            "train_text_encoder",
+            "find_duplicates",
+            "match_colors",
+        )
+    },
+}
+
+
+def check_settings(workflow: ConfigWorkflow) -> None:
+    """Checks every setting of a config before anything is built.
+
+    Raises:
+        TypeError: for a text where a number belongs.
+        ValueError: for a value out of its range, naming the range, or an unknown name, naming the nearest.
+    """
+    settings = plain_settings(workflow.parser.config)
+    for name, value in settings.items():
+        if name in NUMBERS and not (value is None and name in OPTIONAL):
+            check_number(name, value)
+        if name in CHOICES and value not in CHOICES[name]:
+            raise ValueError(f"{name} is {value!r}. It can be {', '.join(map(repr, CHOICES[name]))}.")
+    if settings.get("fold", 0) >= settings.get("num_folds", 1000):
+        raise ValueError(f"fold is {settings['fold']}, but there are {settings['num_folds']} folds, counted from 0.")
+    check_attributes(settings.get("attributes", {}))
+    check_interval(settings.get("guidance_interval"))
+    if (
+        "classifier" in settings and workflow.parser.get("arm_dir") is not None
+    ):  # elsewhere network_def is another network
+        check_classifier(workflow.parser.config)
+    check_few_step_adapter(settings.get("few_step_adapter"))
+    if "base_model" in settings:
+        from ..networks.base_models import resolve_base_model
+
+        resolve_base_model(settings["base_model"], settings.get("variant"))
+
+
+def check_few_step_adapter(adapter: str | None) -> None:
+    """Checks that an adapter for drawing in a few steps is there.
+
+    Raises:
+        FileNotFoundError: when it is not.
+    """
+    from ..networks.adapter_files import adapter_path
+
+    if adapter is not None and not adapter_path(adapter).is_file():
+        raise FileNotFoundError(
+            f"few_step_adapter is {adapter!r}, but there is no {adapter_path(adapter)}. Name a .safetensors file or "
+            "the folder of a pytorch_lora_weights.safetensors, such as a copy of latent-consistency/lcm-lora-sdv1-5."
+        )
+
+
+def check_interval(interval: Any) -> None:
+    """Checks the noise levels at which guidance acts.
+
+    Raises:
+        ValueError: when they are not a low and a high number.
+    """
+    if interval is None:
+        return
+    numbers = isinstance(interval, (list, tuple)) and len(interval) == 2
+    if not numbers or not all(isinstance(x, (int, float)) for x in interval) or not 0 <= interval[0] < interval[1]:
+        raise ValueError(
+            f"guidance_interval is {interval!r}. It is the lowest and the highest sigma with guidance, such as "
+            "[0.28, 5.42]; null is guidance throughout."
+        )
+
+
+def check_number(name: str, value: Any) -> None:
+    """Checks one number against its type and range in `NUMBERS`."""
+    kind, low, high = NUMBERS[name]
+    allowed = (int,) if kind is int else (int, float)
+    if isinstance(value, bool) or not isinstance(value, allowed):
+        word = "a whole number" if kind is int else "a number"
+        raise TypeError(f"{name} is {value!r}. It must be {word} from {low:g} to {high:g}.")
+    if not low <= value <= high:
+        raise ValueError(f"{name} is {value!r}. It must lie between {low:g} and {high:g}.")
