@@ -23,6 +23,7 @@ from pathlib import Path
 import torch
 from benchmarks.fine_tuning import benchmark_fine_tuning, train_adapter
 from benchmarks.generation import Setting, benchmark_generation, features_of
+from benchmarks.hot_loop import profile_hot_loops
 from benchmarks.reading import benchmark_reading
 from benchmarks.shapes import SHAPES, write_random_base
 from benchmarks.timing import markdown
@@ -32,7 +33,7 @@ from monai_synth.data.phantom import PHANTOM_SETS, write_phantoms
 from monai_synth.networks import FeatureEncoder
 from monai_synth.networks.base_models import resolve_base_model
 
-PARTS = ("fine_tuning", "generation", "reading")
+PARTS = ("fine_tuning", "generation", "reading", "profile")
 
 
 def machine(device: torch.device) -> str:
@@ -110,16 +111,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if "fine_tuning" in options.parts:
             table, seconds = benchmark_fine_tuning(base, device, paths, size, 5, options.repeats)
             print(table, flush=True)
-        if "generation" in options.parts:
+        few_step, interval = options.few_step_adapter, tuple(options.interval)
+        setting = Setting(base, folder / "adapter", prompts, size, device, folder / "drawn", few_step)
+        if {"generation", "profile"} & set(options.parts):
             train_adapter(base, device, paths, size, options.adapter_steps, folder / "adapter")
-            few_step = options.few_step_adapter
-            setting = Setting(base, folder / "adapter", prompts, size, device, folder / "drawn", few_step)
+        if "generation" in options.parts:
             real = None
             if not options.shape:
                 held_out = write_phantoms(folder / "held_out", classes, 300, 300, min(size, 512), seed=2)
                 encoder = FeatureEncoder("nano")
                 real = {name: features_of(sorted((held_out / name).glob("*.png")), encoder) for name in classes}
-            interval = tuple(options.interval)
             table, rates = benchmark_generation(setting, options.images_per_class, options.repeats, interval, real)
             print(table, flush=True)
             if "fine_tuning" in options.parts:
@@ -128,6 +129,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             many = write_phantoms(folder / "many", classes, 200, 20, size, seed=3)
             files = sorted(many.rglob("*.png"))
             print(benchmark_reading(files, many, options.classifier, size, device, options.repeats), flush=True)
+        if "profile" in options.parts:
+            print(profile_hot_loops(setting, paths, torch.bfloat16, interval), flush=True)
     print(f"Peak memory: {peak_memory(device)}.")
 
 

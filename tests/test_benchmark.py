@@ -35,5 +35,13 @@ def test_the_whole_benchmark_runs(capsys):
         [sys.executable, str(ROOT / "scripts" / "benchmark.py"), *small], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    for words in ("the works' way", "+ bfloat16", "scan: files", "Peak memory", "KID x 1000"):
+    for words in (
+        "the works' way",
+        "+ bfloat16",
+        "scan: files",
+        "Peak memory",
+        "KID x 1000",
+        "The whole job",
+        "A batch",
+    ):
         assert words in done.stdout
