@@ -84,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--repeats", type=int, default=3, help="rounds of the timing")
     parser.add_argument("--shots", type=int, default=16, help="images of each class that are trained on")
     parser.add_argument("--adapter_steps", type=int, default=100, help="of the adapter that is drawn with")
-    parser.add_argument("--few_step_adapter", type=Path, help="folder of an adapter of distill_few_steps.py")
+    parser.add_argument("--few_step_adapter", type=Path, help="LCM-LoRA of the base: file or folder")
     parser.add_argument("--images_per_class", type=int, default=100, help="that are judged")
     parser.add_argument("--interval", type=float, nargs=2, default=(0.28, 5.42), help="sigma at which guidance acts")
     parser.add_argument("--classifier", default="regnetx_002")

@@ -21,11 +21,6 @@ def rate(step: int, steps: int, warmup: int = 200) -> float:
     return min(1.0, (step + 1) / warmup, max(0.0, (steps - step) / (0.25 * steps)))
 
 
-def learned(modules: dict[str, torch.nn.Module]) -> list[torch.nn.Parameter]:
-    """The parameters of modules that are not frozen."""
-    return [value for module in modules.values() for value in module.parameters() if value.requires_grad]
-
-
 def train(
     work_dir: Path,
     stage: str,
@@ -46,7 +41,7 @@ def train(
         learning_rate: peak rate of AdamW.
         decay: of the exponential moving average of the weights, which is what is exported of the denoiser.
     """
-    parameters = learned(modules)
+    parameters = [parameter for module in modules.values() for parameter in module.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=1e-2, betas=(0.9, 0.99))
     average = EMAModel(parameters, decay=decay, use_ema_warmup=True, power=0.75)
     path, first = work_dir / f"{stage}.safetensors", 0
@@ -96,6 +91,7 @@ def trained(
     for name, module in modules.items():
         module.load_state_dict(state["modules"][name])
     if average:
-        for parameter, value in zip(learned(modules), state["average"]["shadow_params"]):
+        parameters = [parameter for module in modules.values() for parameter in module.parameters()]
+        for parameter, value in zip(parameters, state["average"]["shadow_params"]):
             parameter.data.copy_(value)
     return {name: module.eval().requires_grad_(False) for name, module in modules.items()}
