@@ -6,12 +6,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from diffusers import StableDiffusionPipeline
 from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.bundle import run as run_bundle
 
 from monai_synth.data import is_marked_synthetic, load_datalist, read_image, shots_and_prior
-from monai_synth.networks import LatentDiffusion, read_adapter_metadata, release_diffusion
+from monai_synth.networks import (
+    LatentDiffusion,
+    LoRADenoiser,
+    adapter_sha256,
+    read_adapter_metadata,
+    release_diffusion,
+    save_adapter,
+)
 from monai_synth.utils import read_json, release_folder, sha256_of, write_json
 from tests.bundles.running import CONFIGS, ROOT, files_of, root_message, run
 
@@ -164,6 +172,30 @@ def test_stages_run_one_by_one_and_images_are_added(settings):
     after = files_of(out / "synthetic")
     assert len(after) == 10 and before.items() <= after.items()
     assert len(load_datalist(out / "synthetic" / "datalist.json")) == 10
+
+
+def test_an_adapter_for_few_steps_is_drawn_with_and_noted(settings):
+    out = Path(settings["output_dir"])
+    run("train_diffusion", settings)
+    few_step = out.parent / "few_step"
+    few_step.mkdir()
+    adapter = LoRADenoiser(LatentDiffusion(settings["base_model"]), rank=2)
+    for parameter in adapter.trainable_parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    save_adapter(adapter, few_step, {})
+    drawing = {"scheduler": "lcm", "guidance_scale": 1.0}
+    run("generate", settings, **drawing)
+    shutil.move(out / "synthetic", out / "plain")
+    run("generate", settings, **drawing, few_step_adapter=str(few_step))
+    (plain, *_), (faster, *_) = (load_datalist(out / name / "datalist.json") for name in ("plain", "synthetic"))
+    assert plain["few_step_adapter"] == "none" and faster["few_step_adapter"] == adapter_sha256(few_step)
+    assert plain["adapter"] == faster["adapter"] and plain["sha256"] != faster["sha256"]
+    for parameter in adapter.trainable_parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    save_adapter(adapter, few_step, {})  # another adapter under the same name
+    with pytest.raises(RuntimeError) as error:
+        run("generate", settings, **drawing, few_step_adapter=str(few_step))
+    assert "few_step_sha256" in root_message(error)
 
 
 def test_one_adapter_for_each_class_on_one_loaded_base(settings, monkeypatch):

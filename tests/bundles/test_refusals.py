@@ -28,6 +28,7 @@ from tests.bundles.running import CONFIGS, ROOT, root_message, run
         ({"classifier": "resnet1"}, "timm has no model 'resnet1'. Near names are"),
         ({"base_model": "nowhere"}, "There is no base model 'nowhere'"),
         ({"dataset_dir": "/no/such/folder"}, "does not exist. Name a folder"),
+        ({"few_step_adapter": "nowhere"}, "there is no nowhere/pytorch_lora_weights.safetensors. Name a .safetensors"),
         ({"phantom_set": "liver", "dataset_dir": "phantom"}, "phantom_set is 'liver'. It can be one of"),
     ],
 )
