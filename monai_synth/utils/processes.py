@@ -37,9 +37,27 @@ def join() -> None:
             )
         torch.cuda.set_device(local)
     global _group
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=MEETING)
+    store, own_rank, world_size = next(iter(dist.rendezvous("env://", timeout=MEETING)))
+    dist.init_process_group(
+        "nccl" if torch.cuda.is_available() else "gloo",
+        timeout=MEETING,
+        store=dist.PrefixStore(f"attempt_{attempt()}", store),
+        rank=own_rank,
+        world_size=world_size,
+    )
     _group = dist.new_group(timeout=PATIENCE)
     atexit.register(leave)  # threads of gloo that outlive Python would abort the process
+
+
+def attempt() -> str:
+    """How often torchrun has started the processes anew, on one machine.
+
+    They meet in a store that outlives them, and without a place of their own they would call on the addresses of those
+    who are gone. The machines of several count by themselves; there torchrun has to make a new store each time, see
+    docs/many_machines.md.
+    """
+    on_one_machine = os.environ.get("LOCAL_WORLD_SIZE") == os.environ.get("WORLD_SIZE")
+    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") if on_one_machine else "0"
 
 
 def leave() -> None:
