@@ -141,8 +141,10 @@ def _new_bundle(options: argparse.Namespace) -> int:
 
 
 def _add_report(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser("report", help="writes report.html and report.json of a run from its files")
-    parser.add_argument("output_dir", help="output folder of a run of train.json, and assess.json where there is one")
+    parser = commands.add_parser("report", help="writes report.html and report.json of a run or a study from its files")
+    parser.add_argument(
+        "output_dir", help="output folder of a run (train.json, and assess.json where there is one) or of a study"
+    )
     parser.add_argument("--include_real_images", action="store_true", help="show real images, which are patient data")
     parser.set_defaults(run=_report)
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from monai_synth.report.study_files import read_rows
+from monai_synth.report.study_files import rows_if_any
 from monai_synth.utils import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -62,7 +62,7 @@ def print_tables(folders: list[Path]) -> None:
     print("| set, shots | arm | draws | balanced accuracy | reference | difference (95 %) | p (Holm) | kept |")
     print("|---|---|---|---|---|---|---|---|")
     for folder in folders:
-        for row in read_rows(folder / "comparison.csv"):
+        for row in rows_if_any(folder / "comparison.csv"):
             numbers = {key: float(row[key]) for key in ("balanced_accuracy", "reference", "difference", "low", "high")}
             print(
                 f"| `{folder.name.replace('_shots', '`, ')} | {row['arm']} | {row['draws']} "
@@ -74,7 +74,7 @@ def print_tables(folders: list[Path]) -> None:
     print("\n| set, shots | class | floor | KID x 1000 of the synthetic images | ceiling | drawn over ceiling |")
     print("|---|---|---|---|---|---|")
     for folder in folders:
-        distances = [row for row in read_rows(folder / "distances.csv") if row["kid"]]
+        distances = [row for row in rows_if_any(folder / "distances.csv") if row["kid"]]
         for class_name in dict.fromkeys(row["class_name"] for row in distances):
             own = [row for row in distances if row["class_name"] == class_name]
             floor, kid, ceiling = (

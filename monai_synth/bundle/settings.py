@@ -31,6 +31,7 @@ NUMBERS: dict[str, tuple[type, float, float]] = {
     "max_steps": (int, 1, 10**7),
     "adapter_batch_size": (int, 1, 4096),
     "adapter_learning_rate": (float, 1e-8, 1.0),
+    "sample_every": (int, 0, 10**6),
     "prompt_dropout": (float, 0.0, 1.0),
     "prior_images": (int, 0, 10**6),
     "prior_weight": (float, 0.0, 100.0),

@@ -28,15 +28,8 @@ NOT_IDENTITY = {
         "model_path",
         "base_model",
     ),
-    *("device", "num_workers", "baseline", "encoder"),
-    *(
-        "generation_batch_size",
-        "encoder_batch_size",
-        "few_step_adapter",
-        "sample_every",
-        "variant",
-        "gradient_checkpointing",
-    ),
+    *("device", "num_workers", "baseline", "encoder", "few_step_adapter"),
+    *("generation_batch_size", "encoder_batch_size", "sample_every", "variant", "gradient_checkpointing"),
 }
 # A stage may grow: more images of the same kind are added to those that exist.
 GROWS = {"generate": "images_per_class", "filter": "images_per_class"}
@@ -113,6 +106,12 @@ class Stage:
             )
         if record is None or not record["complete"]:
             self._write(complete=False, began=time.time())
+
+    def start(self) -> None:
+        """Notes that a stage has begun that may be run again with other settings, as a study may."""
+        record = self.record()
+        same = record is not None and record["identity"] == self.identity
+        self._write(complete=False, began=record["began"] if record and same else time.time())
 
     def close(self) -> None:
         """Notes that the stage is complete."""

@@ -119,6 +119,9 @@ def study() -> Path:
     folder = Path(parser.get_parsed_content("output_dir"))
     runs = _Runs(workflow, folder, cells)
     runs.check()
+    settings = {**plain_settings(parser.config), "arms": arms, "reference_arm": reference}
+    stage = Stage("study", folder, settings, {}, parser.config)
+    stage.start()
     order = list(runs.pools)
     rows: list[dict[str, Any]] = []
     with logging_redirect_tqdm(), without_progress():
@@ -128,8 +131,7 @@ def study() -> Path:
         runs.draw_images()
         if parser.get_parsed_content("judge_images"):
             write_rows(folder / "distances.csv", runs.distances())
-    settings = {**plain_settings(parser.config), "arms": arms, "reference_arm": reference}
-    Stage("study", folder, settings, {}, parser.config).close()
+    stage.close()
     logger.info("Results of %d runs: %s", len(rows), folder / "results.csv")
     logger.info("Report: %s", write_report(folder))
     return folder / "results.csv"

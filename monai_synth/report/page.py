@@ -13,7 +13,7 @@ from .curves import draw_forest
 from .data_card import data_card
 from .html import embedded, thumbnail, thumbnails, write_page
 from .quality_figures import draw_distances, draw_map, draw_reliability
-from .study_files import read_probabilities, read_rows
+from .study_files import read_probabilities, rows_if_any
 from .study_page import write_study_page
 
 
@@ -65,7 +65,7 @@ def figures_of(folder: Path, content: Mapping[str, Any]) -> dict[str, Path]:
             drawn[f"confusion_{number_of}"] = folder / arm["folder"] / "confusion.png"
     if content["quality"]:
         drawn["distances"] = draw_distances(content["quality"]["classes"], place / "distances.png")
-    points = read_rows(folder / "assess" / "map.csv")
+    points = rows_if_any(folder / "assess" / "map.csv")
     if points:
         drawn["map"] = draw_map(points, content["class_names"], place / "map.png")
     return drawn
@@ -73,7 +73,7 @@ def figures_of(folder: Path, content: Mapping[str, Any]) -> dict[str, Path]:
 
 def neighbors_of(folder: Path, count: int = 8) -> list[dict[str, Any]]:
     """Synthetic images with their nearest training image, the nearest pairs first."""
-    rows = sorted(read_rows(folder / "assess" / "neighbors.csv"), key=lambda row: float(row["distance"]))[:count]
+    rows = sorted(rows_if_any(folder / "assess" / "neighbors.csv"), key=lambda row: float(row["distance"]))[:count]
     return [
         {
             "synthetic": thumbnail(row["synthetic"]),

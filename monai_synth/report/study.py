@@ -13,7 +13,7 @@ from ..metrics.statistics import Difference, holm, paired_bootstrap
 from ..utils.io import read_json, write_text
 from .curves import draw_curves, draw_distance_dots, draw_forest
 from .figures import draw_confusion
-from .study_files import Row, read_predictions, read_results, read_rows
+from .study_files import Row, read_predictions, read_results, rows_if_any
 from .tables import text_table, write_rows
 
 DRAW = ("fold", "seed")  # what makes another draw of the shots
@@ -232,7 +232,7 @@ def write_study_report(folder: str | Path, reference: str) -> list[Path]:
 
 def draw_distances(folder: Path) -> list[Path]:
     """Draws the distance of each class's synthetic images from real ones against the shots, from `distances.csv`."""
-    rows = [row for row in read_rows(folder / "distances.csv") if row["kid"]]
+    rows = [row for row in rows_if_any(folder / "distances.csv") if row["kid"]]
     if not rows:
         return []
     curves: dict[str, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))

@@ -11,11 +11,14 @@ Row = dict[str, str]
 
 
 def read_rows(path: Path) -> list[Row]:
-    """The rows of a CSV file; none where there is no file."""
-    if not path.is_file():
-        return []
+    """The rows of a CSV file."""
     with open(path, newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
+
+
+def rows_if_any(path: Path) -> list[Row]:
+    """The rows of a CSV file that not every run or study has; none where there is no file."""
+    return read_rows(path) if path.is_file() else []
 
 
 def read_results(folder: Path) -> list[Row]:

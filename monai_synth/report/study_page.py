@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..data.records import class_names_of, load_datalist
-from ..utils.io import read_json, write_json
+from ..utils.io import write_json
 from .collect import LIMITS, data_of, optional, samples_of
 from .html import embedded, thumbnails, write_page
 from .study import (
@@ -20,7 +20,7 @@ from .study import (
     settings_of,
     write_study_report,
 )
-from .study_files import Row, read_results, read_rows
+from .study_files import Row, read_results, rows_if_any
 
 SUMMARIZED = ("balanced_accuracy", "macro_f1", "auroc", "accuracy")
 FIGURES = {
@@ -44,17 +44,15 @@ def write_study_page(folder: Path, include_real_images: bool = False) -> Path:
     Raises:
         FileNotFoundError: when the study has not come to its end.
     """
-    if not (folder / "run.json").is_file():
-        raise FileNotFoundError(
-            f"The study in {folder} has not come to its end: there is no run.json. Run the same command again, it "
-            "goes on."
-        )
-    record = read_json(folder / "run.json")
+    record = optional(folder / "run.json")
+    if not (record and record["complete"]):
+        raise FileNotFoundError(f"The study in {folder} has not come to its end. Run the same command, it goes on.")
     written = write_study_report(folder, record["settings"]["reference_arm"])
     content = collect_study(folder, record)
     write_json(folder / "report.json", content)
     figures = [(embedded(path), FIGURES[path.name]) for path in written if path.name in FIGURES]
-    confusions = [(embedded(confusion_path(folder, row["arm"])), row["arm"]) for row in _first_of_arms(content)]
+    arms = dict.fromkeys(row["arm"] for row in content["summary"])
+    confusions = [(embedded(confusion_path(folder, arm)), arm) for arm in arms]
     pools = sorted(folder.glob("*/real_and_synthetic.png")) if include_real_images else []
     shown = {
         "figures": figures,
@@ -90,7 +88,7 @@ def collect_study(folder: Path, record: Mapping[str, Any]) -> dict[str, Any]:
         "comparison": comparison_of(folder / "comparison.csv"),
         "external": comparison_of(folder / "comparison_external.csv"),
         "curves": {axis: curves_of(rows, axis) for axis in AXES},
-        "distances": [typed(row) for row in read_rows(folder / "distances.csv")],
+        "distances": [typed(row) for row in rows_if_any(folder / "distances.csv")],
         "runs": [typed(row) for row in rows],
         "data": data_of(load_datalist(shown / "datalist.json"), synthetic, class_names),
         "pool": shown.name,
@@ -122,7 +120,7 @@ def summary_of(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 def comparison_of(path: Path) -> list[dict[str, Any]]:
     """The rows of a comparison with their labels; none where nothing could be compared."""
-    rows = read_rows(path)
+    rows = rows_if_any(path)
     labels = labels_of(rows) if rows else []
     return [{"label": label, **typed(row)} for label, row in zip(labels, rows)]
 
@@ -139,7 +137,3 @@ def _value(text: str) -> Any:
         return float(text) if "." in text or "e" in text else int(text)
     except ValueError:
         return text
-
-
-def _first_of_arms(content: Mapping[str, Any]) -> list[dict[str, Any]]:
-    return list({row["arm"]: row for row in content["summary"]}.values())

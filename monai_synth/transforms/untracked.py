@@ -11,8 +11,8 @@ from monai.transforms import Compose
 class UntrackedCompose(Compose):
     """A `Compose` whose transforms give plain tensors, which is faster and the same otherwise.
 
-    MONAI's spatial transforms note in each image's metadata what they did. For small images that takes a third of the
-    time, and a training of ours reads none of it.
+    MONAI's spatial transforms note in each image's metadata what they did. For small images that takes a good part of
+    their time (docs/performance.md), and a training of ours reads none of it.
     """
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:

@@ -8,7 +8,9 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from monai.bundle import ConfigParser
 from monai.data import Dataset
+from monai.transforms import Compose
 from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision import transforms
@@ -17,12 +19,13 @@ from monai_synth.data import scan
 from monai_synth.data.images import look_at
 from monai_synth.data.synthetic_image import FORMATS, write_synthetic_image
 from monai_synth.networks import FeatureEncoder, ImageClassifier
-from monai_synth.transforms import LoadTile, LoadTiled, RandStainJitterd, ResizeCrop, ResizeCropd
+from monai_synth.transforms import LoadTile, LoadTiled, RandStainJitterd, ResizeCrop, ResizeCropd, UntrackedCompose
 from monai_synth.utils import sha256_of
 
 from .timing import in_turns, markdown
 
 BATCH = 32
+TRAIN = Path(__file__).resolve().parents[2] / "bundles" / "colon" / "configs" / "train.json"
 
 
 def classifier_step(name: str, size: int, device: torch.device, channels_last: bool) -> Callable[[torch.Tensor], None]:
@@ -77,6 +80,15 @@ def benchmark_reading(
         for batch in DataLoader(dataset, batch_size=BATCH):
             own_step(batch["image"].as_subclass(torch.Tensor))
 
+    config = ConfigParser(ConfigParser.load_config_file(TRAIN))
+    augmentations = config.get_parsed_content("train::random_transforms")
+    arrays = [{"image": ResizeCrop(size)(LoadTile()(path))} for path in few]
+
+    def augmenting(compose: type[Compose]) -> None:
+        transform = compose(augmentations)
+        for image in arrays:
+            transform(dict(image))
+
     encoder, load, resize = FeatureEncoder("nano"), LoadTile(), ResizeCrop(size)
 
     def features() -> None:
@@ -98,6 +110,8 @@ def benchmark_reading(
     ways = {
         "classifier, torchvision's transforms": (plain_training, len(few)),
         "classifier, ours": (own_training, len(few)),
+        "train.json's augmentations, MONAI's Compose": (partial(augmenting, Compose), len(few)),
+        "train.json's augmentations, without metadata": (partial(augmenting, UntrackedCompose), len(few)),
         "opening and hashing files one by one": (plain_reading, len(paths)),
         "hashing files' pixels, one thread": (lambda: [look_at(path) for path in paths] and None, len(paths)),
         "scan: files, pixels, sizes, groups (near-duplicates not looked for)": (

@@ -4,23 +4,13 @@ import csv
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
 from diffusers import StableDiffusionPipeline
 from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.bundle import run as run_bundle
 
-from monai_synth.data import is_marked_synthetic, load_datalist, read_image, shots_and_prior
-from monai_synth.networks import (
-    LatentDiffusion,
-    LoRADenoiser,
-    adapter_sha256,
-    read_adapter_metadata,
-    release_diffusion,
-    save_adapter,
-)
-from monai_synth.utils import read_json, release_folder, sha256_of, write_json
+from monai_synth.data import is_marked_synthetic, load_datalist, shots_and_prior
+from monai_synth.utils import read_json, release_folder, sha256_of
 from tests.bundles.running import CONFIGS, ROOT, files_of, root_message, run
 
 
@@ -172,96 +162,6 @@ def test_stages_run_one_by_one_and_images_are_added(settings):
     after = files_of(out / "synthetic")
     assert len(after) == 10 and before.items() <= after.items()
     assert len(load_datalist(out / "synthetic" / "datalist.json")) == 10
-
-
-def test_an_adapter_for_few_steps_is_drawn_with_and_noted(settings):
-    out = Path(settings["output_dir"])
-    run("train_diffusion", settings)
-    few_step = out.parent / "few_step"
-    few_step.mkdir()
-    adapter = LoRADenoiser(LatentDiffusion(settings["base_model"]), rank=2)
-    for parameter in adapter.trainable_parameters():
-        torch.nn.init.normal_(parameter, std=0.1)
-    save_adapter(adapter, few_step, {})
-    drawing = {"scheduler": "lcm", "guidance_scale": 1.0}
-    run("generate", settings, **drawing)
-    shutil.move(out / "synthetic", out / "plain")
-    run("generate", settings, **drawing, few_step_adapter=str(few_step))
-    (plain, *_), (faster, *_) = (load_datalist(out / name / "datalist.json") for name in ("plain", "synthetic"))
-    assert plain["few_step_adapter"] == "none" and faster["few_step_adapter"] == adapter_sha256(few_step)
-    assert plain["adapter"] == faster["adapter"] and plain["sha256"] != faster["sha256"]
-    for parameter in adapter.trainable_parameters():
-        torch.nn.init.normal_(parameter, std=0.2)
-    save_adapter(adapter, few_step, {})  # another adapter under the same name
-    with pytest.raises(RuntimeError) as error:
-        run("generate", settings, **drawing, few_step_adapter=str(few_step))
-    assert "few_step_sha256" in root_message(error)
-
-
-def test_one_adapter_for_each_class_on_one_loaded_base(settings, monkeypatch):
-    release_diffusion()
-    loaded, load = [], LatentDiffusion._part
-    monkeypatch.setattr(LatentDiffusion, "_part", lambda self, *args: loaded.append(args[1]) or load(self, *args))
-    run("generate", settings, adapter_scope="class")
-    assert sorted(loaded) == ["text_encoder", "unet", "vae"]
-    out = Path(settings["output_dir"])
-    hashes = {sha256_of(path) for path in (out / "adapter").rglob("pytorch_lora_weights.safetensors")}
-    assert len(hashes) == 2
-    records = load_datalist(out / "synthetic" / "datalist.json")
-    assert {record["adapter"] for record in records} == hashes and len(records) == 6
-
-
-def test_the_base_alone_draws_without_any_training(settings, tmp_path):
-    run("generate", settings, adapter_scope="none", attributes={"stain": ["pale", "strong"]})
-    out = Path(settings["output_dir"])
-    records = load_datalist(out / "synthetic" / "datalist.json")
-    assert len(records) == 6 and {record["adapter"] for record in records} == {"none"}
-    assert {record["prompt"].rsplit(", ", 1)[1] for record in records} <= {"pale", "strong"}
-    assert not (out / "adapter").exists()
-    run("generate", {**settings, "output_dir": str(tmp_path / "webp")}, adapter_scope="none", image_format="webp")
-    other = load_datalist(tmp_path / "webp" / "synthetic" / "datalist.json")
-    assert {Path(record["image"]).suffix for record in other} == {".webp"}
-    run("generate", {**settings, "output_dir": str(tmp_path / "png")}, adapter_scope="none")
-    same = load_datalist(tmp_path / "png" / "synthetic" / "datalist.json")[0]["image"]
-    np.testing.assert_array_equal(read_image(other[0]["image"]), read_image(same))
-    with pytest.raises(RuntimeError) as error:
-        run("train_diffusion", {**settings, "output_dir": str(tmp_path / "other")}, adapter_scope="none")
-    assert "there is nothing to fine-tune. Run generate.json" in root_message(error)
-
-
-ALL = {
-    "train_text_encoder": True,
-    "use_rslora": True,
-    "lora_init": "pissa",
-    "lora_alpha": 3.0,
-    "lora_dropout": 0.1,
-    "lora_targets": ["to_q", "to_v"],
-    "ema_decay": 0.9,
-    "noise_offset": 0.1,
-    "accumulate_steps": 2,
-    "gradient_checkpointing": True,
-}
-
-
-@pytest.mark.parametrize(
-    ("kind", "options"),
-    [
-        ("epsilon", ALL),
-        ("xl", {"use_dora": True, "amp": "bfloat16"}),
-        ("flow", {"train_text_encoder": True, "min_snr_gamma": None}),  # a null comes from an overlay alone
-    ],
-    ids=["sd", "xl", "sd3"],
-)
-def test_every_family_and_option_goes_from_a_folder_to_images(
-    settings, miniature, plain_pipeline, tmp_path, kind, options
-):
-    base = miniature(kind)
-    write_json(tmp_path / "overlay.json", options)
-    run(["generate", str(tmp_path / "overlay")], {**settings, "base_model": str(base)})
-    out = Path(settings["output_dir"])
-    assert len(files_of(out / "synthetic")) == 6
-    assert read_adapter_metadata(out / "adapter")["steps"] == settings["max_steps"]
-    plain_pipeline(base).load_lora_weights(out / "adapter")
 
 
 def test_images_from_elsewhere_train_a_classifier(settings, tmp_path):

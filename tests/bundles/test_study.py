@@ -68,14 +68,22 @@ def test_a_study_runs_shares_and_goes_on(settings):
     assert report["comparison"][0]["low"] == float(compared[0]["low"])
     page = (folder / "report.html").read_text()
     assert "accuracy_against" not in page and page.count("data:image/png") >= 2 + 3 + 4  # figures, arms, images
-    assert all(compared[0][name] in page for name in ("draws", "kept"))
+    for row in compared:
+        assert f"{float(row['difference']):+.3f} ({float(row['low']):+.3f} to {float(row['high']):+.3f})" in page
+    assert "<script" not in page and "http" not in page
+    assert 0 < record["wall_time_s"] < 600
     assert "Shots and synthetic images" not in page  # patient data, on request alone
     write_report(folder, include_real_images=True)
     assert "Shots and synthetic images" in (folder / "report.html").read_text()
 
     times = {path: path.stat().st_mtime_ns for path in folder.rglob("model.pt")}
     (folder / rows[-1]["folder"] / "run.json").unlink()  # as if it had been stopped in the last run
+    record["complete"] = False
+    write_json(folder / "run.json", record)  # as it is until the end
+    with pytest.raises(FileNotFoundError, match="has not come to its end. Run the same command"):
+        write_report(folder)
     run("study", settings)
+    assert read_json(folder / "run.json")["began"] == record["began"]
     again = {path: path.stat().st_mtime_ns for path in folder.rglob("model.pt")}
     assert [row["balanced_accuracy"] for row in rows_of(folder)] == [row["balanced_accuracy"] for row in rows]
     assert sum(times[path] != again[path] for path in times) <= 1

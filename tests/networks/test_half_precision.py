@@ -31,6 +31,16 @@ def test_only_bfloat16_has_an_attention_of_its_own(half, miniature):
     assert CPUAttention not in processors(LatentDiffusion(str(miniature())))
 
 
+def test_long_sequences_keep_the_fused_attention():
+    called, attention = [], CPUAttention()
+    attention.plain, attention.fused = (lambda *_, name=name: called.append(name) for name in ("plain", "fused"))
+    for length in (256, 1024, 4096):
+        attention(None, torch.zeros(1, length, 8))
+    with torch.no_grad():
+        attention(None, torch.zeros(1, 256, 8))
+    assert called == ["plain", "plain", "fused", "fused"]
+
+
 def test_the_plain_attention_of_a_training_is_the_fused_one(half):
     network = LoRADenoiser(half, rank=4)
     for parameter in network.trainable_parameters():  # a fresh adapter changes nothing, and has hardly a gradient

@@ -3,8 +3,9 @@ import csv
 import numpy as np
 import pytest
 
+from monai_synth.report import write_report
 from monai_synth.report.study import compare_arms, curves_of, write_study_report
-from monai_synth.report.study_files import read_results
+from monai_synth.report.study_files import read_predictions, read_results, rows_if_any
 from monai_synth.report.tables import text_table, write_rows
 from monai_synth.utils import write_json
 
@@ -101,3 +102,34 @@ def test_an_arms_own_settings_do_not_keep_it_from_its_reference(study):
     # but a setting of the grid does: every arm is compared at its own point
     doubled = [{**row, "rank": rank} for row in rows for rank in ("4", "8")]
     assert [(row["rank"], row["draws"]) for row in compare_arms(folder, doubled, "real")] == [("4", 6), ("8", 6)]
+
+
+def test_tables_that_must_be_there_are_missed_and_others_are_not(tmp_path):
+    with pytest.raises(FileNotFoundError, match="predictions.csv"):
+        read_predictions(tmp_path / "predictions.csv")
+    assert rows_if_any(tmp_path / "distances.csv") == []
+
+
+def test_a_page_says_what_was_shown_and_names_stay_text(study):
+    folder = study({"real": 0.6, "better": 0.85})
+    rows = read_results(folder)
+    for row in rows:
+        row["folder"], row["seconds"] = f"pool/{row['folder']}", "1.0"
+        if row["arm"] == "better":
+            row["arm"] = "<script>alert(1)</script>"
+    (folder / "pool").mkdir()
+    for path in list(folder.iterdir()):
+        if path.is_dir() and path.name != "pool":
+            path.rename(folder / "pool" / path.name)
+    write_rows(folder / "results.csv", rows)
+    real = [{"image": "x.png", "class_name": name, "role": "test", "group": name} for name in "ab"]
+    write_json(folder / "pool" / "datalist.json", {"class_names": ["a", "b"], "training": real})
+    machine = {"device": "x86", "cores": 2, "system": "Linux"}
+    arms = {row["arm"]: {} for row in rows}
+    settings = {"grid": {"seed": [0]}, "arms": arms, "reference_arm": "real"}
+    notes = {"began": 0, "identity": "", "machine": machine, "versions": {}, "peak_memory_mb": {}}
+    write_json(folder / "run.json", {"complete": True, "settings": settings, **notes})
+    page = write_report(folder).read_text()
+    assert "<script" not in page and "&lt;script&gt;alert(1)" in page
+    assert "shown to be better: 1; shown to be worse: 0" in page and ">Better<" in page
+    assert "there is no learning curve to draw" in page

@@ -8,12 +8,15 @@ import torch
 from diffusers.models.attention_processor import Attention, AttnProcessor, AttnProcessor2_0
 from torch import Tensor
 
+LONGEST = 1024  # tokens: a side of 32 latent cells
+
 
 class CPUAttention:
     """diffusers' processors of attention, each where it is the faster one on a CPU in bfloat16.
 
-    torch's fused attention is the faster one as long as no gradient is wanted; its backward pass takes several times as
-    long as the four matrix products of the plain way. Up to rounding both give the same.
+    torch's fused attention is the faster one as long as no gradient is wanted. For short sequences its backward pass
+    takes several times as long as the matrix products of the plain way; for long ones the plain way is no faster, and
+    keeps weights of the square of the length. Up to rounding both give the same.
     """
 
     def __init__(self) -> None:
@@ -27,5 +30,6 @@ class CPUAttention:
             args: as the processors take them.
             kwargs: likewise.
         """
-        processor = self.plain if torch.is_grad_enabled() else self.fused
+        short = hidden_states.shape[1] <= LONGEST
+        processor = self.plain if short and torch.is_grad_enabled() else self.fused
         return processor(attn, hidden_states, *args, **kwargs)
