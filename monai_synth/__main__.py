@@ -39,7 +39,7 @@ def _add_check(commands: argparse._SubParsersAction) -> None:
 
 def _check(options: argparse.Namespace) -> int:
     from .data.findings import findings_as_json
-    from .data.scan import check
+    from .data.scanning import check
 
     findings = check(options.source, groups=options.groups, shots=options.shots)
     errors = sum(finding.level == "error" for finding in findings)
@@ -125,7 +125,7 @@ def _new_bundle(options: argparse.Namespace) -> int:
     from pathlib import Path
 
     from .bundle.rendering import spec_of_folder, write_bundle
-    from .data.scan import scan
+    from .data.scanning import scan
 
     if not options.name.isidentifier():
         raise ValueError(f"{options.name!r} cannot name a bundle; use letters, digits and underscores.")

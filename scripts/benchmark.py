@@ -22,7 +22,7 @@ from pathlib import Path
 
 import torch
 from benchmarks.fine_tuning import benchmark_fine_tuning, train_adapter
-from benchmarks.generation import Setting, benchmark_generation, features_of
+from benchmarks.generation import Setting, benchmark_batches, benchmark_generation, features_of
 from benchmarks.hot_loop import profile_hot_loops
 from benchmarks.reading import benchmark_reading
 from benchmarks.shapes import SHAPES, write_random_base
@@ -33,7 +33,7 @@ from monai_synth.data.phantom import PHANTOM_SETS, write_phantoms
 from monai_synth.networks import FeatureEncoder
 from monai_synth.networks.base_models import resolve_base_model
 
-PARTS = ("fine_tuning", "generation", "reading", "profile")
+PARTS = ("fine_tuning", "generation", "batches", "reading", "profile")
 
 
 def machine(device: torch.device) -> str:
@@ -113,7 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(table, flush=True)
         few_step, interval = options.few_step_adapter, tuple(options.interval)
         setting = Setting(base, folder / "adapter", prompts, size, device, folder / "drawn", few_step)
-        if {"generation", "profile"} & set(options.parts):
+        if {"generation", "batches", "profile"} & set(options.parts):
             train_adapter(base, device, paths, size, options.adapter_steps, folder / "adapter")
         if "generation" in options.parts:
             real = None
@@ -125,6 +125,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(table, flush=True)
             if "fine_tuning" in options.parts:
                 print(whole_job(seconds, rates, options.adapter_steps, 5000 * len(classes)), flush=True)
+        if "batches" in options.parts:
+            print(benchmark_batches(setting, options.repeats, interval), flush=True)
         if "reading" in options.parts:
             many = write_phantoms(folder / "many", classes, 200, 20, size, seed=3)
             files = sorted(many.rglob("*.png"))

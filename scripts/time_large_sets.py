@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import argparse
 import resource
+import subprocess
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -23,7 +25,6 @@ from tqdm import tqdm
 
 from monai_synth.bundle.stages import execute
 from monai_synth.bundle.study import _Runs
-from monai_synth.data import check, pending_requests, plan_requests
 from monai_synth.data.images import look_at
 from monai_synth.data.near_duplicates import find_near_duplicates, ring_series
 from monai_synth.data.phantom import draw_phantom, write_phantoms
@@ -56,9 +57,8 @@ def time_scan(count: int) -> None:
     """Checking a folder, near-duplicates apart; and the cost of one large tile."""
     with tempfile.TemporaryDirectory() as name:
         write_tiles(Path(name), count, 224)
-        start = time.perf_counter()
-        check(name, find_duplicates=False)
-        print(f"checking {count} tiles of 224 pixels: {time.perf_counter() - start:.1f} s, two threads")
+        told = alone(f"from monai_synth.data import check; check({name!r}, find_duplicates=False)")
+        print(f"checking {count} tiles of 224 pixels: {told}, two threads")
     with tempfile.TemporaryDirectory() as name:
         large = write_tiles(Path(name), 80, 768)
         for what, function in (("sampling", ring_series), ("hashing", look_at)):
@@ -103,13 +103,18 @@ def write_siblings(folder: Path, number: int) -> list[Path]:
 
 def time_plan(count: int) -> None:
     """Planning `count` images, as generate.json does before it draws the first."""
-    before, start = peak_memory(), time.perf_counter()
-    plan = plan_requests(["a", "b"], {"a": "an a", "b": "a b"}, count // 2, seed=0)
-    pending = pending_requests(plan, "nowhere")
-    print(
-        f"planning {len(pending)} images: {time.perf_counter() - start:.1f} s, "
-        f"{peak_memory() - before:.0f} MB on top of {before:.0f} MB"
-    )
+    code = "from monai_synth.data import pending_requests, plan_requests; "
+    plan = f"plan_requests(['a', 'b'], {{'a': 'an a', 'b': 'a b'}}, {count // 2}, seed=0)"
+    print(f"planning {count} images: {alone(f'{code}assert len(pending_requests({plan}, {str(ROOT)!r})) == {count}')}")
+
+
+def alone(code: str) -> str:
+    """How long a program takes in a process of its own, and the most memory that it holds, its libraries included."""
+    start = time.perf_counter()
+    # the usage that the system notes of a child begins with its parent's, so the child reads its own
+    peak = "print([line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')][0])"
+    said = subprocess.run([sys.executable, "-c", f"{code}; {peak}"], check=True, capture_output=True, text=True).stdout
+    return f"{time.perf_counter() - start:.1f} s, {int(said) / 2**10:.0f} MB at most, all libraries included"
 
 
 def peak_memory() -> float:

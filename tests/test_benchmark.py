@@ -43,5 +43,8 @@ def test_the_whole_benchmark_runs(capsys):
         "KID x 1000",
         "The whole job",
         "A batch",
+        "Images at once",
+        "torch.compile",
+        "inner blocks in every third",
     ):
         assert words in done.stdout

@@ -6,14 +6,27 @@ import pytest
 import monai_synth
 
 
-def test_importing_is_light():
-    code = "import sys, monai_synth; print([name for name in ('torch', 'monai', 'diffusers') if name in sys.modules])"
-    assert (
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
-    )
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import monai_synth",
+        "from monai_synth.data import check; check(sys.argv[1])",
+        "from monai_synth.__main__ import main; main(['check', sys.argv[1], '--json'])",
+    ],
+)
+def test_importing_and_checking_are_light(code, image_folder):
+    code = f"import sys; {code}; print([name for name in ('torch', 'monai', 'diffusers') if name in sys.modules])"
+    call = [sys.executable, "-c", code, str(image_folder({"a": 2, "b": 2}))]
+    assert subprocess.run(call, capture_output=True, text=True, check=True).stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("part", [monai_synth.data, monai_synth.utils])
+def test_all_names_of_a_lazy_part_are_there(part):
+    found = {name: getattr(part, name) for name in part.__all__}
+    assert all(callable(value) or isinstance(value, tuple) for value in found.values()) and len(found) > 15
 
 
 def test_parts_are_found_and_others_are_not():
     assert monai_synth.utils.derived_seed(1) > 0
-    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+    with pytest.raises(AttributeError, match="attribute nothing"):
         monai_synth.nothing

@@ -18,7 +18,8 @@ from ..report.figures import draw_real_and_synthetic
 from ..report.study_files import read_predictions
 from ..report.tables import results_table
 from ..utils import processes
-from ..utils.io import atomic_path, read_json, save_state_dict, write_json, write_text
+from ..utils.io import atomic_path, read_json, write_json, write_text
+from ..utils.tensors import save_state_dict
 from .nesting import nested_workflow
 from .stages import execute, required_workflow, stage_of
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import platform
@@ -9,6 +10,8 @@ import signal
 import threading
 from typing import Any
 
+import joblib
+import psutil
 import torch
 
 logger = logging.getLogger(__name__)
@@ -27,9 +30,50 @@ def peak_memory() -> dict[str, float]:
     return found
 
 
+@functools.cache
+def use_threads(wanted: int | str | None) -> None:
+    """Sets how many threads torch computes with, and warns when there are more than there are free cores.
+
+    Args:
+        wanted: a number; None takes what torch takes by itself (OMP_NUM_THREADS where it is set, the machine's cores
+            elsewhere), no more than the process may use by its affinity and control group; "auto" takes those of them
+            that no other program keeps busy now.
+    """
+    usable = torch.get_num_threads()
+    if "OMP_NUM_THREADS" not in os.environ:
+        usable = min(usable, joblib.cpu_count())
+    idle = idle_cores()
+    number = usable if wanted is None else max(1, min(usable, idle)) if wanted == "auto" else int(wanted)
+    if number > max(1, idle):
+        logger.warning(
+            "Other programs keep all but %d of the %s cores busy, and this one computes with %d threads. Threads that "
+            "wait for each other make both several times slower: leave cores to it with --num_threads.",
+            idle,
+            psutil.cpu_count(),
+            number,
+        )
+    torch.set_num_threads(number)
+
+
+def idle_cores(seconds: float = 0.3) -> int:
+    """Cores of the machine that nobody keeps busy.
+
+    Args:
+        seconds: how long it is looked at.
+    """
+    cores = psutil.cpu_count() or 1
+    return round(cores * (1 - psutil.cpu_percent(seconds) / 100))
+
+
 def device_name() -> str:
     """The name of the GPU, or of the processor's kind."""
     return torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
+
+
+def machine() -> dict[str, Any]:
+    """What a run notes of where it ran."""
+    threads = torch.get_num_threads()
+    return {"system": platform.platform(), "cores": os.cpu_count(), "threads": threads, "device": device_name()}
 
 
 def leave_on_request() -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from typing import Any
 
-from monai.bundle import ConfigWorkflow
+import torch
+from monai.bundle import ConfigParser, ConfigWorkflow
 
 from ..data.mixing import MIXING
 from ..data.prompts import check_attributes
@@ -47,6 +50,7 @@ NUMBERS: dict[str, tuple[type, float, float]] = {
     "real_share": (float, 0.0, 1.0),
     "synthetic_first": (float, 0.0, 1.0),
     "filter_quantile": (float, 0.0, 0.5),
+    "cache_interval": (int, 1, 1000),
     "num_workers": (int, 0, 1024),
 }
 OPTIONAL = ("lora_alpha", "ema_decay", "real_weight", "real_share", "start_sigma")  # may be null
@@ -69,6 +73,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
             "train_text_encoder",
             "find_duplicates",
             "match_colors",
+            "compile",
         )
     },
 }
@@ -96,6 +101,8 @@ def check_settings(workflow: ConfigWorkflow) -> None:
     ):  # elsewhere network_def is another network
         check_classifier(workflow.parser.config)
     check_few_step_adapter(settings.get("few_step_adapter"))
+    check_threads(settings.get("num_threads"))
+    check_compile(settings, workflow.parser)
     if "base_model" in settings:
         from ..networks.base_models import resolve_base_model
 
@@ -114,6 +121,41 @@ def check_few_step_adapter(adapter: str | None) -> None:
         raise FileNotFoundError(
             f"few_step_adapter is {adapter!r}, but there is no {adapter_path(adapter)}. Name a .safetensors file or "
             "the folder of a pytorch_lora_weights.safetensors, such as a copy of latent-consistency/lcm-lora-sdv1-5."
+        )
+
+
+def check_threads(number: Any) -> None:
+    """Checks the number of threads.
+
+    Raises:
+        ValueError: when it is neither a number of 1 or more, nor "auto", nor null.
+    """
+    if number in (None, "auto") or (type(number) is int and number >= 1):
+        return
+    raise ValueError(
+        f"num_threads is {number!r}. It can be a whole number from 1, 'auto' (the cores that other programs leave "
+        "free now), or null (all cores that the process may use)."
+    )
+
+
+def check_compile(settings: dict[str, Any], parser: ConfigParser) -> None:
+    """Checks that torch.compile can be had, and that nothing is asked for that does not go with it.
+
+    Raises:
+        ValueError: with `cache_interval`, or on a CPU without a C++ compiler.
+    """
+    if not settings.get("compile"):
+        return
+    if settings["cache_interval"] > 1:
+        raise ValueError(
+            f"compile is true and cache_interval {settings['cache_interval']}. Blocks that are skipped cannot be "
+            "compiled: leave one of them out."
+        )
+    compiler = os.environ.get("CXX", "g++")
+    if torch.device(parser.get_parsed_content("device")).type == "cpu" and shutil.which(compiler) is None:
+        raise ValueError(
+            f"compile is true, but there is no C++ compiler {compiler}, which torch.compile needs on a CPU. Install "
+            "g++, name another one in the environment variable CXX, or leave compile out."
         )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
 import time
 from importlib.metadata import version
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..utils.io import read_json, write_json
-from .machine import device_name, peak_memory
+from .machine import machine, peak_memory
 
 # Settings that decide where or how fast something is made, but not what. The data set and the base model are known by
 # their content: the split's identity and the fingerprint of the weights.
@@ -28,7 +27,7 @@ NOT_IDENTITY = {
         "model_path",
         "base_model",
     ),
-    *("device", "num_workers", "baseline", "encoder", "few_step_adapter"),
+    *("device", "num_threads", "num_workers", "baseline", "encoder", "few_step_adapter"),
     *("generation_batch_size", "encoder_batch_size", "sample_every", "variant", "gradient_checkpointing"),
 }
 # A stage may grow: more images of the same kind are added to those that exist.
@@ -129,7 +128,7 @@ class Stage:
             "began": began,
             "wall_time_s": round(time.time() - began, 1) if complete else None,
             "peak_memory_mb": peak_memory(),
-            "machine": {"system": platform.platform(), "cores": os.cpu_count(), "device": device_name()},
+            "machine": machine(),
             "versions": {name: version(name) for name in ("torch", "monai", "diffusers", "peft", "timm")}
             | {"python": platform.python_version()},
             "config": json.loads(json.dumps(self.config, default=str)),

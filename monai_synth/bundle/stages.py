@@ -17,7 +17,7 @@ from ..utils import processes
 from ..utils.io import read_json, sha256_of
 from ..utils.lock import hold_folder
 from .errors import speak_plainly
-from .machine import leave_on_request
+from .machine import leave_on_request, use_threads
 from .nesting import CONFIGS, forwarded, nested_workflow
 from .session import check_keys, digest, overlaid, plain_settings, running_workflow
 from .stage_record import Stage
@@ -156,6 +156,7 @@ def begin(name: str, folder: str) -> None:
     from .settings import check_settings
 
     check_settings(workflow)
+    use_threads(plain_settings(parser.config).get("num_threads"))
     if name == "assess" and is_complete(Path(parser.get_parsed_content("synthetic_dir"))):
         return  # judges what is there, whatever it was made with
     processes.first_only(lambda: prepare_data(workflow))

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from safetensors import safe_open
 
-from ..utils.io import PathLike, save_safetensors
+from ..utils.io import PathLike
 from ..utils.processes import rank
+from ..utils.tensors import save_safetensors
 from .records import Record
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from ignite.engine import Engine, Events
 
-from ..utils.io import save_state_dict
 from ..utils.processes import is_first
+from ..utils.tensors import save_state_dict
 
 
 class BestModelSaver:

@@ -11,8 +11,9 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from ..utils.io import load_tensors, read_json, save_tensors, sha256_of, write_json
+from ..utils.io import read_json, sha256_of, write_json
 from ..utils.processes import is_first
+from ..utils.tensors import load_tensors, save_tensors
 
 logger = logging.getLogger(__name__)
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..networks.diffusion import Conditioning, LatentDiffusion
 from ..utils.seeds import derived_seed
+from .feature_cache import FeatureCache
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +33,7 @@ class SamplingInferer(Inferer):
             adapter of that kind, "lcm"; with 3.x also "euler".
         start_sigma: highest noise level that is passed through when drawing begins on images; the lower, the more is
             left of them.
+        cache_interval: in every so many steps the inner blocks of a U-Net are computed, see `FeatureCache`.
 
     Raises:
         ValueError: for a scheduler that the base's family does not have.
@@ -50,6 +52,7 @@ class SamplingInferer(Inferer):
         guidance_interval: tuple[float, float] | None = None,
         scheduler: str = "dpmsolver++",
         start_sigma: float | None = None,
+        cache_interval: int = 1,
     ) -> None:
         super().__init__()
         diffusion.solver_options(scheduler)
@@ -59,6 +62,7 @@ class SamplingInferer(Inferer):
         self.guidance_interval = guidance_interval
         self.scheduler = scheduler
         self.start_sigma = start_sigma
+        self.cache_interval = cache_interval
 
     def build_scheduler(self) -> Any:
         """A fresh scheduler with the base's noise schedule; it keeps state, so every batch gets its own."""
@@ -135,10 +139,12 @@ class SamplingInferer(Inferer):
         if start is not None:
             timesteps = self.late(timesteps)
             latents = self.diffusion.add_noise(start, inputs, timesteps[:1].expand(len(start)).to(start.device))
-        for timestep in timesteps:
+        cache = FeatureCache(network, self.cache_interval)
+        for number, timestep in enumerate(timesteps):
             scales = hasattr(scheduler, "scale_model_input")
             scaled = scheduler.scale_model_input(latents, timestep) if scales else latents
-            prediction = self.predict(network, scaled, timestep, context, empty)
+            with cache.step(number):
+                prediction = self.predict(network, scaled, timestep, context, empty)
             latents = scheduler.step(prediction, timestep, latents, **options).prev_sample
         images = self.diffusion.decode(latents)
         broken = int((~images.isfinite()).flatten(1).any(dim=1).sum())

@@ -14,7 +14,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ..utils.io import save_safetensors, sha256_of
+from ..utils.io import sha256_of
+from ..utils.tensors import save_safetensors
 from .diffusion import LatentDiffusion
 from .lora import Denoiser, LoRADenoiser, lora_layers, remove_adapter, strip_adapter
 
@@ -111,7 +112,12 @@ def adapter_sha256(folder: str | Path | None) -> str:
     return "none" if folder is None else sha256_of(adapter_path(folder))
 
 
-def load_adapter(diffusion: LatentDiffusion, folder: str | Path | None, few_step: str | Path | None = None) -> Denoiser:
+def load_adapter(
+    diffusion: LatentDiffusion,
+    folder: str | Path | None,
+    few_step: str | Path | None = None,
+    compile: bool = False,
+) -> Denoiser:
     """The denoiser with an adapter written into its weights, for generation.
 
     An adapter that the base had before is taken out first, so that one base serves one adapter after another.
@@ -121,6 +127,7 @@ def load_adapter(diffusion: LatentDiffusion, folder: str | Path | None, few_step
         folder: of the adapter; None is the base alone.
         few_step: folder or file of an adapter that lets the base draw in a few steps (LCM-LoRA, Hyper-SD), which is
             written in on top.
+        compile: let torch.compile make the denoiser faster, once for all adapters of a base.
 
     Raises:
         FileNotFoundError: when there is no adapter.
@@ -137,6 +144,7 @@ def load_adapter(diffusion: LatentDiffusion, folder: str | Path | None, few_step
     for adapter in adapters:
         _put_in(diffusion, adapter)
         diffusion.adapter_number += 1
+    diffusion.compiled = compile
     return Denoiser(diffusion).eval()
 
 

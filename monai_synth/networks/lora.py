@@ -204,6 +204,7 @@ def has_adapter(diffusion: LatentDiffusion) -> bool:
 
 def remove_adapter(diffusion: LatentDiffusion) -> None:
     """Makes a base again what its files say, to the last bit, whatever adapter it has."""
+    diffusion.compiled = False
     if not has_adapter(diffusion):
         return
     for part in diffusion.adaptable.values():

@@ -1,35 +1,5 @@
-"""Files, locks and seeds."""
+"""Files, locks and seeds. Imported when it is first used."""
 
-from .io import (
-    atomic_path,
-    load_tensors,
-    read_json,
-    save_safetensors,
-    save_tensors,
-    sha256_of,
-    write_json,
-    write_text,
-)
-from .lock import hold_folder, release_folder
-from .processes import best_device, per_process, share
-from .schedule import epoch_length, num_epochs
-from .seeds import derived_seed
+import lazy_loader
 
-__all__ = [
-    "atomic_path",
-    "best_device",
-    "derived_seed",
-    "epoch_length",
-    "hold_folder",
-    "load_tensors",
-    "num_epochs",
-    "per_process",
-    "read_json",
-    "release_folder",
-    "save_safetensors",
-    "save_tensors",
-    "sha256_of",
-    "share",
-    "write_json",
-    "write_text",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

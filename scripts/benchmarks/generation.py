@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from monai_synth.networks import FeatureEncoder, LatentDiffusion, load_adapter
 from .timing import in_turns, markdown
 
 BATCH = 10  # of the works
+BATCHES = (1, 5, BATCH, 20, 40)
 GUIDANCE = 2.0
 GROUPS = 10  # of the jackknife
 Request = dict[str, Any]
@@ -116,6 +118,9 @@ class Ours:
         interval: noise levels at which guidance acts.
         dtype: of the denoiser.
         few_step: folder of an adapter for few steps, which is drawn with without guidance.
+        cache_interval: the inner blocks are computed in every so many steps.
+        compile: by torch.compile; the first images wait for it and are not timed.
+        batch: images at once.
     """
 
     def __init__(
@@ -126,18 +131,22 @@ class Ours:
         interval: tuple[float, float] | None = None,
         dtype: torch.dtype = torch.float32,
         few_step: Path | None = None,
+        cache_interval: int = 1,
+        compile: bool = False,
+        batch: int = BATCH,
     ) -> None:
-        self.setting = setting
+        self.setting, self.batch = setting, batch
         diffusion = LatentDiffusion(str(setting.base), device=setting.device, dtype=dtype)
-        self.network = load_adapter(diffusion, setting.adapter, few_step)
+        self.network = load_adapter(diffusion, setting.adapter, few_step, compile)
         self.prepare_batch = SamplingPrepareBatch(diffusion, setting.size)
-        self.inferer = SamplingInferer(diffusion, steps, 1.0 if few_step else GUIDANCE, interval, scheduler)
+        guidance = 1.0 if few_step else GUIDANCE
+        self.inferer = SamplingInferer(diffusion, steps, guidance, interval, scheduler, cache_interval=cache_interval)
 
     def draw(self, requests: list[Request], folder: Path) -> None:
         """Writes the requested images."""
         SupervisedEvaluator(
             device=self.setting.device,
-            val_data_loader=DataLoader(Dataset(requests), batch_size=BATCH),
+            val_data_loader=DataLoader(Dataset(requests), batch_size=self.batch),
             network=self.network,
             prepare_batch=self.prepare_batch,
             inferer=self.inferer,
@@ -148,15 +157,20 @@ class Ours:
 
 def ladder(setting: Setting, interval: tuple[float, float]) -> dict[str, Plain | Ours]:
     """The ways of drawing, each with one lever more than the one before."""
+    half: dict[str, Any] = {"interval": interval, "dtype": torch.bfloat16}
     rungs: dict[str, Plain | Ours] = {
         "the works' way: 50 steps, guidance throughout, pipeline loaded for each class": Plain(setting, None, True),
         "diffusers called plainly, 20 DPM-Solver++ steps": Plain(setting, 20, False),
         "adapter in the weights, writers beside the loop, 20 steps": Ours(setting, 20, "dpmsolver++_trailing"),
         "+ noise levels as Karras et al. space them (our default steps)": Ours(setting, 20),
         f"+ guidance between sigma {interval[0]:g} and {interval[1]:g}": Ours(setting, 20, interval=interval),
-        "+ bfloat16": Ours(setting, 20, interval=interval, dtype=torch.bfloat16),
-        "+ 15 steps": Ours(setting, 15, interval=interval, dtype=torch.bfloat16),
-        "+ 12 steps": Ours(setting, 12, interval=interval, dtype=torch.bfloat16),
+        "+ bfloat16": Ours(setting, 20, **half),
+        "+ 15 steps": Ours(setting, 15, **half),
+        "+ 12 steps": Ours(setting, 12, **half),
+        "20 steps, inner blocks in every second": Ours(setting, 20, cache_interval=2, **half),
+        "20 steps, inner blocks in every third": Ours(setting, 20, cache_interval=3, **half),
+        "20 steps, torch.compile": Ours(setting, 20, compile=True, **half),
+        "12 steps, torch.compile": Ours(setting, 12, compile=True, **half),
     }
     if setting.few_step:
         for steps in (8, 4):
@@ -215,19 +229,42 @@ def benchmark_generation(
             kid, error, vendi = judge(real, folder, encoder)
             scores[name] = (f"{kid:.2f} +- {error:.2f}", f"{vendi:.1f}")
     few = setting.requests(BATCH)
-    timed = setting.folder / "timed"
-
-    def way(rung: Plain | Ours) -> Any:
-        def draw() -> None:
-            shutil.rmtree(timed, ignore_errors=True)
-            rung.draw(few, timed)
-
-        return draw
-
-    seconds = in_turns({name: way(rung) for name, rung in rungs.items()}, repeats)
+    seconds = in_turns({name: way(rung, few) for name, rung in rungs.items()}, repeats)
     first = next(iter(seconds.values()))
     rows = [
         [name, f"{len(few) / value:.2f}", f"{first / value:.2f}x", *scores[name]] for name, value in seconds.items()
     ]
     table = markdown("Generation", ["way", "images/s", "speed", "KID x 1000 (95 %)", "Vendi score"], rows)
     return table, {name: len(few) / value for name, value in seconds.items()}
+
+
+def way(rung: Plain | Ours, requests: list[Request]) -> Callable[[], None]:
+    """A call that draws the requested images anew."""
+    folder = rung.setting.folder / "timed"
+
+    def draw() -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        rung.draw(requests, folder)
+
+    return draw
+
+
+def benchmark_batches(setting: Setting, repeats: int, interval: tuple[float, float]) -> str:
+    """The table of images per second by how many are drawn at once, 12 steps in bfloat16.
+
+    Args:
+        setting: what is drawn.
+        repeats: rounds of the timing.
+        interval: noise levels at which guidance acts.
+    """
+    requests = setting.requests(BATCHES[-1] // len(setting.prompts))
+    ways = {}
+    for size in BATCHES:
+        ours = Ours(setting, 12, interval=interval, dtype=torch.bfloat16, batch=size)
+        ways[str(size)] = way(ours, requests)
+        ways[str(size)]()
+    seconds = in_turns(ways, repeats)
+    rows = [
+        [size, f"{len(requests) / value:.2f}", f"{seconds[str(BATCH)] / value:.2f}x"] for size, value in seconds.items()
+    ]
+    return markdown("Images at once", ["batch", "images/s", f"speed, {BATCH} are 1"], rows)

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from monai_synth.data.phantom import phantom_caption
 from monai_synth.networks.checkpoints import NANO_CLIP
-from monai_synth.utils.io import read_json, save_safetensors, write_json
+from monai_synth.utils.io import read_json, write_json
+from monai_synth.utils.tensors import save_safetensors
 
 from .encoder import stains, views
 from .loop import train, trained

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from timm.loss import LabelSmoothingCrossEntropy
 from torch import Tensor, nn
 
-from monai_synth.utils.io import save_safetensors, write_json
+from monai_synth.utils.io import write_json
+from monai_synth.utils.tensors import save_safetensors
 
 from .loop import train, trained
 from .phantoms import CLASS_NAMES, IMAGE_SIZE, Phantoms, recolor

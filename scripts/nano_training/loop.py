@@ -13,7 +13,7 @@ from diffusers.training_utils import EMAModel
 from torch import Tensor
 from tqdm import tqdm
 
-from monai_synth.utils.io import load_tensors, save_tensors
+from monai_synth.utils.tensors import load_tensors, save_tensors
 
 
 def rate(step: int, steps: int, warmup: int = 200) -> float:

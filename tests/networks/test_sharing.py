@@ -51,3 +51,41 @@ def test_removing_nothing_changes_nothing(miniature):
     number = diffusion.adapter_number
     remove_adapter(diffusion)
     assert diffusion.adapter_number == number
+
+
+def test_drawing_is_compiled_once_for_all_adapters_and_training_is_not(miniature, tmp_path, monkeypatch):
+    compiled, called = [], []
+
+    def compile(module):
+        compiled.append(module)
+        return lambda *args, **kwargs: called.append(1) or module(*args, **kwargs)
+
+    monkeypatch.setattr(torch, "compile", compile)
+    diffusion = shared_diffusion(str(miniature()))
+    inputs = (torch.ones(1, 4, 8, 8), torch.tensor([1]), diffusion.encode_prompts(["x"]))
+    for seed in range(2):
+        network = LoRADenoiser(shared_diffusion(str(miniature())), rank=2)
+        for parameter in network.trainable_parameters():
+            torch.nn.init.normal_(parameter)
+        network(*inputs)
+        assert len(called) == seed
+        save_adapter(network, tmp_path / str(seed), {})
+        load_adapter(shared_diffusion(str(miniature())), tmp_path / str(seed), compile=True)(*inputs)
+    assert compiled == [diffusion.denoiser] and len(called) == 2
+
+
+@pytest.mark.slow
+def test_a_compiled_denoiser_predicts_the_same_with_one_adapter_after_another(miniature, tmp_path):
+    diffusion = shared_diffusion(str(miniature()))
+    inputs = (torch.randn(2, 4, 8, 8), torch.tensor([1, 500]), diffusion.encode_prompts(["x", "y"]))
+    seen = []
+    with torch.no_grad():
+        for seed in range(2):
+            network = LoRADenoiser(shared_diffusion(str(miniature())), rank=2)
+            for parameter in network.trainable_parameters():
+                torch.nn.init.normal_(parameter, std=0.1)
+            save_adapter(network, tmp_path / str(seed), {})
+            expected = load_adapter(shared_diffusion(str(miniature())), tmp_path / str(seed))(*inputs)
+            seen.append(load_adapter(shared_diffusion(str(miniature())), tmp_path / str(seed), compile=True)(*inputs))
+            torch.testing.assert_close(seen[-1], expected, atol=1e-4, rtol=1e-3)
+    assert (seen[0] - seen[1]).abs().max() > 0.01

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from pathlib import Path
 from typing import Any, ClassVar
@@ -86,6 +87,7 @@ class LatentDiffusion:
             tokenizer = CLIPTokenizer.from_pretrained(self.folder / f"tokenizer{suffix}", local_files_only=True)
             self.tokenizers[f"token_ids{suffix}"] = tokenizer
         self.base_weights: dict[tuple[str, str], Tensor] = {}  # those that an adapter has replaced, see networks.lora
+        self.compiled = False  # see `denoise`
         self.adapter_number = 0  # of adapters that were put in or taken out so far
         self._told: set[str] = set()
 
@@ -189,6 +191,15 @@ class LatentDiffusion:
         """Text features of prompts: "features" of shape (B, L, D), and "pooled" (B, P) where the family has it."""
         ids = {name: value.to(self.device) for name, value in self.token_ids(prompts).items()}
         return self.encode_ids(ids)
+
+    @functools.cached_property
+    def _compiled_denoiser(self) -> Any:
+        return torch.compile(self.denoiser)
+
+    def denoise(self, *args: Any, **kwargs: Any) -> Tensor:
+        """What the denoiser predicts, in float32; where `compiled` is set, as torch.compile made it."""
+        denoiser = self._compiled_denoiser if self.compiled else self.denoiser
+        return denoiser(*args, **kwargs).sample.float()
 
     def predict(self, x: Tensor, timesteps: Tensor, context: Conditioning) -> Tensor:
         """The denoiser's prediction, float32, for noisy latents of shape (B, c, h, w) at timesteps of shape (B,)."""

@@ -81,7 +81,7 @@ class StableDiffusion(LatentDiffusion):
         return {"features": self.text_encoders["text_encoder"](ids["token_ids"]).last_hidden_state}
 
     def predict(self, x: Tensor, timesteps: Tensor, context: Conditioning) -> Tensor:
-        return self.denoiser(x.to(self.dtype), timesteps, context["features"].to(self.dtype)).sample.float()
+        return self.denoise(x.to(self.dtype), timesteps, context["features"].to(self.dtype))
 
     def load_noise_scheduler(self) -> Any:
         scheduler = DDPMScheduler.from_pretrained(self.folder / "scheduler")
@@ -154,4 +154,4 @@ class StableDiffusionXL(StableDiffusion):
         time_ids = torch.tensor([height, width, 0, 0, height, width], dtype=self.dtype, device=x.device)
         added = {"text_embeds": context["pooled"].to(self.dtype), "time_ids": time_ids.expand(len(x), -1)}
         features = context["features"].to(self.dtype)
-        return self.denoiser(x.to(self.dtype), timesteps, features, added_cond_kwargs=added).sample.float()
+        return self.denoise(x.to(self.dtype), timesteps, features, added_cond_kwargs=added)

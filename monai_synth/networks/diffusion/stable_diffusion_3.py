@@ -56,13 +56,12 @@ class StableDiffusion3(LatentDiffusion):
         return {"features": features, "pooled": torch.cat([first.text_embeds, second.text_embeds], dim=-1)}
 
     def predict(self, x: Tensor, timesteps: Tensor, context: Conditioning) -> Tensor:
-        prediction = self.denoiser(
+        return self.denoise(
             hidden_states=x.to(self.dtype),
             timestep=timesteps,
             encoder_hidden_states=context["features"].to(self.dtype),
             pooled_projections=context["pooled"].to(self.dtype),
         )
-        return prediction.sample.float()
 
     def load_noise_scheduler(self) -> Any:
         scheduler = FlowMatchEulerDiscreteScheduler.from_pretrained(self.folder / "scheduler")
