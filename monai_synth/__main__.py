@@ -33,6 +33,9 @@ def _add_check(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--groups", help="pattern over the path whose first group names the patient or slide")
     parser.add_argument("--shots", type=int, help="images per class that will be asked for")
     parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument(
+        "--skip_duplicates", action="store_true", help="do not search for copies, which takes hours for 100,000 images"
+    )
     parser.add_argument("--pairs", help="path of a PNG that shows the pairs of images that may be copies, side by side")
     parser.set_defaults(run=_check)
 
@@ -41,7 +44,9 @@ def _check(options: argparse.Namespace) -> int:
     from .data.findings import findings_as_json
     from .data.scanning import check
 
-    findings = check(options.source, groups=options.groups, shots=options.shots)
+    findings = check(
+        options.source, groups=options.groups, shots=options.shots, find_duplicates=not options.skip_duplicates
+    )
     errors = sum(finding.level == "error" for finding in findings)
     if options.pairs:
         from .report.figures import draw_pairs

@@ -21,6 +21,7 @@ from datetime import date
 from pathlib import Path
 
 import torch
+from benchmarks.arithmetic import count_arithmetic
 from benchmarks.fine_tuning import benchmark_fine_tuning, train_adapter
 from benchmarks.generation import Setting, benchmark_batches, benchmark_generation, features_of
 from benchmarks.hot_loop import profile_hot_loops
@@ -33,7 +34,7 @@ from monai_synth.data.phantom import PHANTOM_SETS, write_phantoms
 from monai_synth.networks import FeatureEncoder
 from monai_synth.networks.base_models import resolve_base_model
 
-PARTS = ("fine_tuning", "generation", "batches", "reading", "profile")
+PARTS = ("arithmetic", "fine_tuning", "generation", "batches", "reading", "profile")
 
 
 def machine(device: torch.device) -> str:
@@ -87,6 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--few_step_adapter", type=Path, help="LCM-LoRA of the base: file or folder")
     parser.add_argument("--images_per_class", type=int, default=100, help="that are judged")
     parser.add_argument("--interval", type=float, nargs=2, default=(0.28, 5.42), help="sigma at which guidance acts")
+    parser.add_argument("--tflops", type=float, default=790.0, help="of the GPU, in 10^12 a second; 790 is an H200's")
     parser.add_argument("--classifier", default="regnetx_002")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     options = parser.parse_args(arguments)
@@ -97,6 +99,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error("--device is cuda, but torch sees no GPU here. Leave it out to run on the CPU.")
     size = options.size or (128 if options.base_model == "nano" and not options.shape else 512)
     print(f"{machine(device)}\n", flush=True)
+    if "arithmetic" in options.parts:
+        print(count_arithmetic(options.tflops, tuple(options.interval)), flush=True)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         base = (

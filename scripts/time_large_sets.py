@@ -29,6 +29,7 @@ from monai_synth.data.images import look_at
 from monai_synth.data.near_duplicates import find_near_duplicates, ring_series
 from monai_synth.data.phantom import draw_phantom, write_phantoms
 from monai_synth.metrics.quality import ImageSet, quality
+from monai_synth.utils.cores import usable_cores
 
 ROOT = Path(__file__).resolve().parents[1]
 STRONG = str(ROOT / "configs" / "augmentation" / "strong.yaml")
@@ -58,7 +59,7 @@ def time_scan(count: int) -> None:
     with tempfile.TemporaryDirectory() as name:
         write_tiles(Path(name), count, 224)
         told = alone(f"from monai_synth.data import check; check({name!r}, find_duplicates=False)")
-        print(f"checking {count} tiles of 224 pixels: {told}, two threads")
+        print(f"checking {count} tiles of 224 pixels: {told}, a thread for each of {usable_cores()} cores")
     with tempfile.TemporaryDirectory() as name:
         large = write_tiles(Path(name), 80, 768)
         for what, function in (("sampling", ring_series), ("hashing", look_at)):

@@ -4,9 +4,10 @@
     python scripts/train_nano.py --work_dir nano_work --stage unet   # one stage
 
 The stages are `data` (phantoms are drawn), `vae` (autoencoder), `latents` (all phantoms are encoded once), `unet`
-(denoiser and text encoder together), `encoder` (features of images), `clip` (images and captions) and three that write
-half-precision safetensors into `monai_synth/assets`: `export`, `export_encoder` and `export_clip`. Every stage keeps a
-checkpoint and goes on from it; a log line every 50 steps goes to `log_<stage>.csv`.
+(denoiser and text encoder together), `gamut` (the autoencoder learns all colors), `encoder` (features of images),
+`clip` (images and captions) and three that write half-precision safetensors into `monai_synth/assets`: `export`,
+`export_encoder` and `export_clip`. Every stage keeps a checkpoint and goes on from it; a log line every 50 steps goes
+to `log_<stage>.csv`.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ from pathlib import Path
 
 import torch
 from nano_training.clip import export_clip, train_clip
-from nano_training.diffusion import encode_latents, export, train_autoencoder, train_denoiser
+from nano_training.diffusion import encode_latents, export, train_autoencoder, train_denoiser, train_gamut
 from nano_training.encoder import export_encoder, train_encoder
 from nano_training.phantoms import draw_data
 
-STAGES = ("data", "vae", "latents", "unet", "encoder", "clip", "export", "export_encoder", "export_clip")
+STAGES = ("data", "vae", "latents", "unet", "gamut", "encoder", "clip", "export", "export_encoder", "export_clip")
 
 
 def main() -> None:
@@ -33,6 +34,7 @@ def main() -> None:
     parser.add_argument("--images_per_shard", type=int, default=100, help="phantoms of every class in a shard")
     parser.add_argument("--vae_steps", type=int, default=2000)
     parser.add_argument("--unet_steps", type=int, default=7000)
+    parser.add_argument("--gamut_steps", type=int, default=800)
     parser.add_argument("--encoder_steps", type=int, default=2400)
     parser.add_argument("--clip_steps", type=int, default=1500)
     parser.add_argument("--batch_size", type=int, default=32, help="of the denoiser")
@@ -50,6 +52,7 @@ def main() -> None:
         "vae": lambda: train_autoencoder(args.work_dir, args.vae_steps, device),
         "latents": lambda: encode_latents(args.work_dir, device),
         "unet": lambda: train_denoiser(args.work_dir, args.unet_steps, args.batch_size, device),
+        "gamut": lambda: train_gamut(args.work_dir, args.gamut_steps, device),
         "encoder": lambda: train_encoder(args.work_dir, args.encoder_steps, 2 * args.batch_size, device),
         "clip": lambda: train_clip(args.work_dir, args.clip_steps, 2 * args.batch_size, device),
         "export": lambda: export(args.work_dir, args.output_dir / "nano"),

@@ -19,6 +19,21 @@ def test_a_random_base_has_as_many_weights_as_the_published_one(shape, millions)
         assert sum(p.numel() for p in build_unet(shape).parameters()) / 1e6 == pytest.approx(millions, abs=0.1)
 
 
+def test_the_arithmetic_is_that_of_the_published_shapes():
+    from benchmarks.arithmetic import count_arithmetic
+
+    rows = {
+        line.split(" | ")[0].strip("| "): line.strip("| ").split(" | ")
+        for line in count_arithmetic(790, (0.28, 5.42)).splitlines()
+    }
+    # Stable Diffusion 2.1 at 512 pixels: 804 GFLOP a call and 2.5 TFLOP to decode, as counted by others
+    assert float(rows["sd21"][1]) == pytest.approx(804.3, abs=1) and float(rows["sd21"][3]) == pytest.approx(
+        2514, abs=5
+    )
+    assert rows["sd21"][4] == "30" and rows["sd21"][6] == "29.7"
+    assert float(rows["sd15"][2]) < float(rows["nano"][2]) < 1
+
+
 def test_ways_are_timed_in_turns():
     from benchmarks.timing import in_turns, markdown
 

@@ -15,6 +15,14 @@ def test_check_tells_all_and_its_status(image_folder, capsys):
     assert {finding["path"] for finding in findings if finding["level"] == "error"} == {"a/bad.png", "a", "b"}
 
 
+def test_copies_are_not_searched_for_where_that_would_take_hours(image_folder, monkeypatch, capsys):
+    searched = []
+    monkeypatch.setattr("monai_synth.data.scanning.join_near_duplicates", lambda *args: searched.append(1) or [])
+    folder = str(image_folder({"a": 3, "b": 3}))
+    assert main(["check", folder, "--skip_duplicates"]) == 0 and not searched
+    assert main(["check", folder]) == 0 and searched == [1]
+
+
 def test_phantoms_are_written(tmp_path, capsys):
     arguments = [
         "phantoms",

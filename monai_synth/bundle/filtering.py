@@ -17,6 +17,7 @@ from ..data.images import read_image
 from ..data.records import Record, class_names_of, load_datalist, save_datalist, select, turned
 from ..metrics.filters import FEWEST_FOR_LABELS, FILTERS, REASONS, Limits, failing, real_limits
 from ..report.tables import write_rows
+from ..utils.cores import usable_cores
 from ..utils.io import write_json
 from .assessment import image_set
 from .nesting import nested_workflow
@@ -92,7 +93,7 @@ def judged(
 
 def contrasts(records: Sequence[Record]) -> np.ndarray:
     """Standard deviation of the grey values of images, shape (N,), for values in [0, 1]."""
-    with ThreadPoolExecutor(4) as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:
         values = list(pool.map(lambda record: float(read_image(record["image"]).mean(0).std()), records))
     return np.asarray(values)
 

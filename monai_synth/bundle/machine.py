@@ -10,9 +10,10 @@ import signal
 import threading
 from typing import Any
 
-import joblib
 import psutil
 import torch
+
+from ..utils.cores import usable_cores
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ def use_threads(wanted: int | str | None) -> None:
     """
     usable = torch.get_num_threads()
     if "OMP_NUM_THREADS" not in os.environ:
-        usable = min(usable, joblib.cpu_count())
+        usable = min(usable, usable_cores())
     idle = idle_cores()
     number = usable if wanted is None else max(1, min(usable, idle)) if wanted == "auto" else int(wanted)
     if number > max(1, idle):

@@ -14,6 +14,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from tqdm import tqdm
 
+from ..utils.cores import usable_cores
 from .images import read_image, to_rgb
 
 Array = np.ndarray
@@ -66,7 +67,7 @@ def find_near_duplicates(paths: Sequence[str | Path], threshold: float | None = 
     """
     if len(paths) < FEWEST:
         return NearDuplicates(np.arange(len(paths)), HIGHEST, [], [])
-    with ThreadPoolExecutor(2) as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:
         looks = tqdm(pool.map(ring_series, paths), total=len(paths), desc="comparing images", disable=len(paths) < 2000)
         series = np.stack(list(looks))
     candidates = nearest_candidates(series)

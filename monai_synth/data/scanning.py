@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from ..utils.cores import usable_cores
 from ..utils.io import sha256_of
 from .copies import join_near_duplicates, judge_copies
 from .findings import SHOWN, Finding
@@ -132,7 +133,7 @@ def _records(
     base: Path, files: Sequence[LabelledFile], groups: Sequence[str | None], names: list[str], findings: list[Finding]
 ) -> list[Record]:
     """Reads every image once: its file hash, its pixels' hash and its size."""
-    with ThreadPoolExecutor(2) as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:
         looks = list(
             tqdm(
                 pool.map(_look, [file.path for file in files]),

@@ -40,6 +40,23 @@ def build_unet(shape: str) -> UNet2DConditionModel:
     )
 
 
+def build_autoencoder() -> AutoencoderKL:
+    """The autoencoder of Stable Diffusion 1.x and 2.x with random weights."""
+    return AutoencoderKL(
+        block_out_channels=(128, 256, 512, 512),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        layers_per_block=2,
+        latent_channels=4,
+        sample_size=512,
+    )
+
+
+def build_scheduler() -> DDIMScheduler:
+    """The noise schedule of Stable Diffusion 1.x and 2.x."""
+    return DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False)
+
+
 def write_random_base(shape: str, folder: Path) -> Path:
     """A pipeline of a published base's shapes in half precision, in diffusers' format."""
     known = SHAPES[shape]
@@ -55,20 +72,12 @@ def write_random_base(shape: str, folder: Path) -> Path:
         bos_token_id=49406,
         eos_token_id=49407,
     )
-    autoencoder = AutoencoderKL(
-        block_out_channels=(128, 256, 512, 512),
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        layers_per_block=2,
-        latent_channels=4,
-        sample_size=512,
-    )
     pipeline = StableDiffusionPipeline(
         text_encoder=CLIPTextModel(text),
-        vae=autoencoder,
+        vae=build_autoencoder(),
         tokenizer=clip_tokenizer(),
         unet=build_unet(shape),
-        scheduler=DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False),
+        scheduler=build_scheduler(),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,

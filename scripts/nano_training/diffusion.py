@@ -16,23 +16,22 @@ from tqdm import tqdm
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from monai_synth.data.phantom import phantom_caption
-from monai_synth.networks.diffusion.cpu_attention import CPUAttention
 from monai_synth.networks.tokenizer import clip_tokenizer
 from monai_synth.utils.io import read_json, write_json
 from monai_synth.utils.tensors import load_tensors, save_tensors
 
 from .loop import train, trained
-from .phantoms import IMAGE_SIZE, Phantoms, crops, recolor
+from .phantoms import IMAGE_SIZE, Phantoms, any_color, crops, recolor
 
 logger = logging.getLogger(__name__)
 ATTRIBUTES = ("strength", "hue", "background", "magnification")
-LATENT_CHANNELS = 16
+LATENT_CHANNELS = 8
 NUM_VIEWS = 1  # latents of every phantom: upright, then turned and recolored ones
 TEXT_WIDTH = 96
 
 
 def build_autoencoder() -> AutoencoderKL:
-    """An autoencoder from (3, 128, 128) pixels to (16, 16, 16) latents."""
+    """An autoencoder from (3, 128, 128) pixels to (8, 16, 16) latents."""
     return AutoencoderKL(
         sample_size=IMAGE_SIZE,
         block_out_channels=(32, 64, 96, 128),
@@ -46,7 +45,7 @@ def build_autoencoder() -> AutoencoderKL:
 
 
 def build_unet() -> UNet2DConditionModel:
-    """A denoiser of (16, 16, 16) latents, conditioned by (77, 96) text features."""
+    """A denoiser of (8, 16, 16) latents, conditioned by (77, 96) text features."""
     return UNet2DConditionModel(
         sample_size=IMAGE_SIZE // 8,
         in_channels=LATENT_CHANNELS,
@@ -107,43 +106,63 @@ def detail_loss(images: Tensor, target: Tensor) -> Tensor:
     return loss
 
 
-def trained_autoencoder(work_dir: Path) -> torch.nn.Module:
+def trained_autoencoder(work_dir: Path, stage: str = "vae") -> torch.nn.Module:
     """The autoencoder at the end of a stage's schedule, which is better than the average that lags behind it."""
-    return trained(work_dir, "vae", {"vae": build_autoencoder()}, average=False)["vae"]
+    return trained(work_dir, stage, {"vae": build_autoencoder()}, average=False)["vae"]
 
 
 def train_autoencoder(work_dir: Path, steps: int, device: torch.device) -> None:
-    """Trains the autoencoder on windows of 64 pixels; it has no attention, so any size works afterwards.
-
-    In every fourth step the latents are made smaller, by up to a half, and must give the image at that size. That keeps
-    out of them what a denoiser cannot learn.
-
-    Reference:
-        Kouzelis et al., "EQ-VAE: Equivariance Regularized Latent Space for Improved Generative Image Modeling", 2025.
-    """
+    """Trains the autoencoder on windows of 64 pixels; it has no attention, so any size works afterwards."""
     phantoms = Phantoms(work_dir)
     autoencoder = build_autoencoder().to(device)
 
     def loss_of(step: int) -> dict[str, Tensor]:
         rng, generator = np.random.default_rng([1, step]), torch.Generator().manual_seed(step)
-        images = crops(phantoms, rng, generator, batch=24, size=64).to(device) * 2 - 1
-        cells = int(rng.integers(4, 8)) if step % 4 == 0 else 8
+        images = crops(phantoms, rng, generator, batch=32, size=64).to(device) * 2 - 1
         with torch.autocast(device.type, torch.bfloat16):
             posterior = autoencoder.encode(images).latent_dist
-            latents = posterior.sample()
-            if cells < 8:
-                latents, images = resized(latents, cells), resized(images, 8 * cells)
-            output = autoencoder.decode(latents).sample.float()
-        detail, error = detail_loss(output, images), F.mse_loss(output, images)
+            output = autoencoder.decode(posterior.sample()).sample.float()
+        detail = detail_loss(output, images)
         divergence = posterior.kl().float().mean() / posterior.mean[0].numel()
-        return {"loss": detail + 2 * error + 1e-4 * divergence, "detail": detail, "kl": divergence, "mse": error}
+        return {
+            "loss": detail + 1e-4 * divergence,
+            "detail": detail,
+            "kl": divergence,
+            "mse": F.mse_loss(output, images),
+        }
 
     train(work_dir, "vae", {"vae": autoencoder}, loss_of, steps, 6e-4, 0.998)
 
 
-def resized(images: Tensor, side: int) -> Tensor:
-    """Images or latents with another side, shape (B, C, side, side)."""
-    return F.interpolate(images.float(), (side, side), mode="bilinear", antialias=True, align_corners=False)
+def train_gamut(work_dir: Path, steps: int, device: torch.device) -> None:
+    """Teaches the autoencoder all colors, while the latents of phantoms stay where the denoiser knows them.
+
+    Phantoms are pink, purple and blue, and an autoencoder that has seen little else makes a grey or greenish smear
+    lavender.
+    """
+    phantoms, before = Phantoms(work_dir), trained_autoencoder(work_dir).to(device)
+    autoencoder = build_autoencoder().to(device)
+    autoencoder.load_state_dict(before.state_dict())
+
+    def loss_of(step: int) -> dict[str, Tensor]:
+        rng, generator = np.random.default_rng([5, step]), torch.Generator().manual_seed(step)
+        images = crops(phantoms, rng, generator, batch=24, size=64)
+        images[8:] = any_color(images[8:], generator)
+        upright = phantoms.batch(rng.integers(len(phantoms), size=6)).to(device) * 2 - 1
+        images = images.to(device) * 2 - 1
+        with torch.autocast(device.type, torch.bfloat16):
+            posterior = autoencoder.encode(images).latent_dist
+            output = autoencoder.decode(posterior.sample()).sample.float()
+            moved = autoencoder.encode(upright).latent_dist.mean.float()
+            with torch.no_grad():
+                known = before.encode(upright).latent_dist.mean.float()
+        detail, anchor = detail_loss(output, images), F.mse_loss(moved, known) / known.var()
+        color = F.l1_loss(F.avg_pool2d(output, 8), F.avg_pool2d(images, 8))
+        divergence = posterior.kl().float().mean() / posterior.mean[0].numel()
+        loss = detail + color + 2.0 * anchor + 1e-4 * divergence
+        return {"loss": loss, "detail": detail, "color": color, "anchor": anchor, "mse": F.mse_loss(output, images)}
+
+    train(work_dir, "gamut", {"vae": autoencoder}, loss_of, steps, 4e-4, 0.998)
 
 
 @torch.no_grad()
@@ -174,7 +193,7 @@ def encode_latents(work_dir: Path, device: torch.device) -> None:
 
 
 def read_latents(work_dir: Path) -> Tensor:
-    """Latents of all phantoms in V views, shape (N, V, 16, 16, 16), half precision."""
+    """Latents of all phantoms in V views, shape (N, V, 8, 16, 16), half precision."""
     return torch.cat([load_tensors(path)["means"] for path in sorted((work_dir / "latents").glob("*.safetensors"))])
 
 
@@ -205,8 +224,6 @@ def train_denoiser(work_dir: Path, steps: int, batch_size: int, device: torch.de
     write_json(work_dir / "scaling.json", {"scaling_factor": float(scale)})
     tokenizer, scheduler, seen = clip_tokenizer(), build_scheduler(), {}
     unet, text = build_unet().to(device), build_text_encoder(len(tokenizer)).to(device)
-    if device.type == "cpu":
-        unet.set_attn_processor(CPUAttention())
 
     def ids_of(caption: str) -> Tensor:
         if caption not in seen:
@@ -234,7 +251,7 @@ def export(work_dir: Path, output_dir: Path) -> None:
     """Writes the averaged weights as a complete Stable Diffusion pipeline in half-precision safetensors."""
     tokenizer = clip_tokenizer()
     parts = {"unet": build_unet(), "text": build_text_encoder(len(tokenizer))}
-    modules, autoencoder = trained(work_dir, "unet", parts, average=True), trained_autoencoder(work_dir)
+    modules, autoencoder = trained(work_dir, "unet", parts, average=True), trained_autoencoder(work_dir, "gamut")
     autoencoder.register_to_config(scaling_factor=read_json(work_dir / "scaling.json")["scaling_factor"])
     pipeline = StableDiffusionPipeline(
         vae=autoencoder,

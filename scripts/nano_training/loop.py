@@ -21,6 +21,11 @@ def rate(step: int, steps: int, warmup: int = 200) -> float:
     return min(1.0, (step + 1) / warmup, max(0.0, (steps - step) / (0.25 * steps)))
 
 
+def trainable(modules: dict[str, torch.nn.Module]) -> list[torch.nn.Parameter]:
+    """The parameters that are trained, in a fixed order."""
+    return [value for module in modules.values() for value in module.parameters() if value.requires_grad]
+
+
 def train(
     work_dir: Path,
     stage: str,
@@ -41,7 +46,7 @@ def train(
         learning_rate: peak rate of AdamW.
         decay: of the exponential moving average of the weights, which is what is exported of the denoiser.
     """
-    parameters = [parameter for module in modules.values() for parameter in module.parameters()]
+    parameters = trainable(modules)
     optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=1e-2, betas=(0.9, 0.99))
     average = EMAModel(parameters, decay=decay, use_ema_warmup=True, power=0.75)
     path, first = work_dir / f"{stage}.safetensors", 0
@@ -91,7 +96,7 @@ def trained(
     for name, module in modules.items():
         module.load_state_dict(state["modules"][name])
     if average:
-        parameters = [parameter for module in modules.values() for parameter in module.parameters()]
+        parameters = trainable(modules)
         for parameter, value in zip(parameters, state["average"]["shadow_params"]):
             parameter.data.copy_(value)
     return {name: module.eval().requires_grad_(False) for name, module in modules.items()}

@@ -89,58 +89,17 @@ def recolor(images: Tensor, generator: torch.Generator, spread: float = 1.0) -> 
     return (grey + saturation * (colored - grey)).clamp(0, 1)
 
 
-def windows(phantoms: Phantoms, rng: np.random.Generator, batch: int, size: int) -> Tensor:
-    """Random windows of random phantoms or of four laid side by side, made larger or smaller, turned.
-
-    Four in the place of one, seen from further away, hold as much detail as a tile of tissue does.
-
-    Args:
-        phantoms: what is drawn from.
-        rng: source of the draw; the window, its side and its turn are the same for the batch.
-        batch: number of windows.
-        size: their side in pixels.
-
-    Returns:
-        Shape (batch, 3, size, size), in [0, 1].
-    """
-    side = int(size * 2 ** rng.uniform(-1, np.log2(2 * IMAGE_SIZE / size)))
-    across = 1 if side <= IMAGE_SIZE else 2
-    images = phantoms.batch(rng.integers(len(phantoms), size=batch * across**2))
-    images = images.unflatten(0, (batch, across, across)).permute(0, 3, 1, 4, 2, 5).flatten(4).flatten(2, 3)
-    top, left = rng.integers(across * IMAGE_SIZE - side + 1, size=2)
-    images = images[:, :, top : top + side, left : left + side]
-    images = F.interpolate(images, (size, size), mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
-    return torch.rot90(images, int(rng.integers(4)), (2, 3))
-
-
-def sharpen(images: Tensor, generator: torch.Generator, most: float = 2.0) -> Tensor:
-    """The images with their finest detail made stronger, each by a factor of its own between 0 and `most`."""
-    amount = most * torch.rand(len(images), 1, 1, 1, generator=generator)
-    blurred = F.avg_pool2d(F.pad(images, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
-    return (images + amount * (images - blurred)).clamp(0, 1)
-
-
 def crops(phantoms: Phantoms, rng: np.random.Generator, generator: torch.Generator, batch: int, size: int) -> Tensor:
-    """Random windows, a third as they were drawn, a third under another stain and a third in any color; half sharpened.
-
-    Phantoms are pink, purple and blue, and an autoencoder that has seen little else makes a grey or greenish smear
-    lavender.
-
-    Args:
-        phantoms: what is drawn from.
-        rng: source of the windows.
-        generator: source of the colors.
-        batch: number of windows.
-        size: their side in pixels.
-
-    Returns:
-        Shape (batch, 3, size, size), in [0, 1].
-    """
-    images = windows(phantoms, rng, batch, size)
-    drawn, stained, any_other = images.tensor_split(3)
-    images = torch.cat([drawn, recolor(stained, generator, spread=2.0), any_color(any_other, generator)])
-    sharp = torch.rand(batch, 1, 1, 1, generator=generator) < 0.5
-    return torch.where(sharp, sharpen(images, generator), images)
+    """Random windows of random phantoms, turned, flipped, zoomed and recolored, shape (B, 3, size, size)."""
+    images = phantoms.batch(rng.integers(len(phantoms), size=batch))
+    side = int(rng.integers(size // 2, IMAGE_SIZE + 1)) if rng.random() < 0.5 else size
+    top, left = rng.integers(IMAGE_SIZE - side + 1, size=2)
+    images = images[:, :, top : top + side, left : left + side]
+    if side != size:
+        images = F.interpolate(images, (size, size), mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
+    images = torch.rot90(images, int(rng.integers(4)), (2, 3))
+    keep = torch.rand(batch, 1, 1, 1, generator=generator) < 0.3
+    return torch.where(keep, images, recolor(images, generator, spread=2.0))
 
 
 def any_color(images: Tensor, generator: torch.Generator) -> Tensor:

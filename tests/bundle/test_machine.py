@@ -13,7 +13,7 @@ def eight_cores(monkeypatch):
         monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
         monkeypatch.setattr(machine.psutil, "cpu_count", lambda: 8)
         monkeypatch.setattr(machine.psutil, "cpu_percent", lambda seconds: 100 * busy)
-        monkeypatch.setattr(machine.joblib, "cpu_count", lambda: usable)
+        monkeypatch.setattr(machine, "usable_cores", lambda: usable)
         machine.use_threads.cache_clear()
         torch.set_num_threads(8)
 
