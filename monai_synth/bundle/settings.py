@@ -102,6 +102,7 @@ def check_settings(workflow: ConfigWorkflow) -> None:
         check_classifier(workflow.parser.config)
     check_few_step_adapter(settings.get("few_step_adapter"))
     check_threads(settings.get("num_threads"))
+    check_device(workflow.parser.get_parsed_content("device"))
     check_compile(settings, workflow.parser)
     if "base_model" in settings:
         from ..networks.base_models import resolve_base_model
@@ -121,6 +122,20 @@ def check_few_step_adapter(adapter: str | None) -> None:
         raise FileNotFoundError(
             f"few_step_adapter is {adapter!r}, but there is no {adapter_path(adapter)}. Name a .safetensors file or "
             "the folder of a pytorch_lora_weights.safetensors, such as a copy of latent-consistency/lcm-lora-sdv1-5."
+        )
+
+
+def check_device(device: Any) -> None:
+    """Checks that a GPU that is named is there.
+
+    Raises:
+        ValueError: when torch does not see it.
+    """
+    wanted, seen = torch.device(device), torch.cuda.device_count()
+    if wanted.type == "cuda" and (wanted.index or 0) >= seen:
+        raise ValueError(
+            f"device is '{device}', but torch sees {seen} GPUs here. Leave --device out to take what there is, or "
+            "install the GPU's driver and a torch that was built for it."
         )
 
 

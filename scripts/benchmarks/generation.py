@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from monai_synth.engines import SamplingPrepareBatch
 from monai_synth.handlers import SampleSaver
 from monai_synth.inferers import SamplingInferer
 from monai_synth.metrics.distances import unbiased_mmd, vendi_score
-from monai_synth.networks import FeatureEncoder, LatentDiffusion, load_adapter
+from monai_synth.networks import Denoiser, FeatureEncoder, LatentDiffusion, load_adapter
 
 from .timing import in_turns, markdown
 
@@ -108,6 +109,12 @@ class Plain:
                     image.save(folder / request["image"])
 
 
+@cache
+def loaded(base: Path, adapter: Path, few_step: Path | None, device: torch.device, dtype: torch.dtype) -> Denoiser:
+    """A base with its adapter in the weights, one for all ways that share them, so that all ways fit a GPU at once."""
+    return load_adapter(LatentDiffusion(str(base), device=device, dtype=dtype), adapter, few_step)
+
+
 class Ours:
     """The parts of generate.json: adapter in the weights, own loop, writers beside it.
 
@@ -135,15 +142,16 @@ class Ours:
         compile: bool = False,
         batch: int = BATCH,
     ) -> None:
-        self.setting, self.batch = setting, batch
-        diffusion = LatentDiffusion(str(setting.base), device=setting.device, dtype=dtype)
-        self.network = load_adapter(diffusion, setting.adapter, few_step, compile)
+        self.setting, self.batch, self.compile = setting, batch, compile
+        self.network = loaded(setting.base, setting.adapter, few_step, setting.device, dtype)
+        diffusion = self.network.diffusion
         self.prepare_batch = SamplingPrepareBatch(diffusion, setting.size)
         guidance = 1.0 if few_step else GUIDANCE
         self.inferer = SamplingInferer(diffusion, steps, guidance, interval, scheduler, cache_interval=cache_interval)
 
     def draw(self, requests: list[Request], folder: Path) -> None:
         """Writes the requested images."""
+        self.network.diffusion.compiled = self.compile
         SupervisedEvaluator(
             device=self.setting.device,
             val_data_loader=DataLoader(Dataset(requests), batch_size=self.batch),

@@ -29,6 +29,7 @@ from tests.bundles.running import CONFIGS, ROOT, root_message, run
         ({"base_model": "nowhere"}, "There is no base model 'nowhere'"),
         ({"dataset_dir": "/no/such/folder"}, "does not exist. Name a folder"),
         ({"few_step_adapter": "nowhere"}, "there is no nowhere/pytorch_lora_weights.safetensors. Name a .safetensors"),
+        ({"device": "cuda:64"}, "device is 'cuda:64', but torch sees"),
         ({"num_threads": "many"}, "num_threads is 'many'. It can be a whole number from 1, 'auto'"),
         ({"compile": True, "cache_interval": 2}, "Blocks that are skipped cannot be compiled"),
         ({"phantom_set": "liver", "dataset_dir": "phantom"}, "phantom_set is 'liver'. It can be one of"),

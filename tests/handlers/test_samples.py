@@ -1,6 +1,7 @@
 """Handlers around a generation, on a random miniature."""
 
 import json
+import time
 from collections import Counter
 
 import pytest
@@ -104,6 +105,23 @@ def test_a_writer_that_fails_stops_the_run_and_loses_nothing(run, tmp_path, monk
     assert not list(tmp_path.rglob("*.part*"))
     monkeypatch.setattr(sample_saver, "write_synthetic_image", write)
     assert len(run(tmp_path, batch_size=1)) == 6
+
+
+def test_drawing_waits_for_writers_that_cannot_keep_up(run, tmp_path, monkeypatch):
+    from monai_synth.handlers import sample_saver
+
+    fast = run(tmp_path / "fast")
+    write, waiting = sample_saver.write_synthetic_image, []
+
+    def slow(path, image):
+        time.sleep(0.2)
+        write(path, image)
+
+    flush = SampleSaver.flush
+    monkeypatch.setattr(sample_saver, "write_synthetic_image", slow)
+    monkeypatch.setattr(SampleSaver, "flush", lambda self: waiting.append(len(self.waiting)) or flush(self))
+    assert run(tmp_path / "slow") == fast
+    assert max(waiting) == 2  # one batch, however far the writers lag behind
 
 
 def test_the_grid_shows_the_same_seeds_every_time(miniature, tmp_path):
