@@ -38,7 +38,9 @@ def run(command: list[str], log: Path) -> None:
         subprocess.run(command, check=True, stdout=file, stderr=subprocess.STDOUT)
 
 
-def measure(data_dir: Path, name: str, shots: int, work_dir: Path, images_per_class: int, draws: int) -> Path:
+def measure(
+    data_dir: Path, name: str, shots: int, work_dir: Path, images_per_class: int, draws: int, max_steps: int
+) -> Path:
     """One set at one number of shots; gives the study's folder."""
     bundle, folder = name.split("_")[0], work_dir / f"{name}_shots{shots}"
     base = work_dir / f"{name}_base"
@@ -52,7 +54,8 @@ def measure(data_dir: Path, name: str, shots: int, work_dir: Path, images_per_cl
     overlay = work_dir / f"{folder.name}.json"
     write_text(overlay, json.dumps({f"arms#{BASE_ARM}": arm, **{f"grid#{key}": value for key, value in grid.items()}}))
     overlays = (ROOT / "configs" / "studies" / "measure.yaml", overlay)
-    run(bundle_command(bundle, "study", *overlays, output_dir=folder, **same), folder.with_suffix(".txt"))
+    study = bundle_command(bundle, "study", *overlays, output_dir=folder, max_steps=max_steps, **same)
+    run(study, folder.with_suffix(".txt"))
     return folder
 
 
@@ -93,6 +96,7 @@ def main() -> None:
     parser.add_argument("--shots", type=int, nargs="+", default=[5, 10])
     parser.add_argument("--draws", type=int, default=5, help="draws of the shots, each with other test images, up to 5")
     parser.add_argument("--images_per_class", type=int, default=200, help="synthetic images")
+    parser.add_argument("--max_steps", type=int, default=400, help="optimizer steps of the fine-tuning")
     parser.add_argument("--work_dir", type=Path, required=True)
     parser.add_argument("--print", action="store_true", help="print the tables of what is complete, and run nothing")
     args = parser.parse_args()
@@ -100,7 +104,7 @@ def main() -> None:
     if not args.print:
         for shots, name in wanted:
             began = time.time()
-            measure(args.data_dir, name, shots, args.work_dir, args.images_per_class, args.draws)
+            measure(args.data_dir, name, shots, args.work_dir, args.images_per_class, args.draws, args.max_steps)
             print(f"{name}, {shots} shots: complete ({time.time() - began:.0f} s)", flush=True)
     print_tables([args.work_dir / f"{name}_shots{shots}" for shots, name in wanted])
 
