@@ -1,20 +1,9 @@
 import pytest
 import torch
 
-from monai_synth.engines import SamplingPrepareBatch
 from monai_synth.inferers import SamplingInferer
-from monai_synth.networks import Denoiser, LatentDiffusion
-
-
-@pytest.fixture
-def diffusion(miniature):
-    return LatentDiffusion(str(miniature()))
-
-
-def draw(diffusion, seeds, **options):
-    batch = {"seed": seeds, "prompt": [f"cell {seed}" for seed in seeds]}
-    noise, _, _, features = SamplingPrepareBatch(diffusion, 32)(batch)
-    return SamplingInferer(diffusion, **{"num_inference_steps": 6, **options})(noise, Denoiser(diffusion), **features)
+from monai_synth.networks import LatentDiffusion
+from tests.inferers.drawing import draw
 
 
 @pytest.fixture
@@ -29,7 +18,7 @@ def calls(diffusion):
 
 @pytest.mark.parametrize(("interval", "count"), [(1, 6), (2, 3), (3, 2), (100, 1)])
 def test_inner_blocks_are_computed_in_every_so_many_steps(diffusion, calls, interval, count):
-    draw(diffusion, [1], guidance_scale=1.0, cache_interval=interval)
+    draw(diffusion, [1], num_inference_steps=6, guidance_scale=1.0, cache_interval=interval)
     assert len(calls["inner"]) == count and len(calls["outer"]) == 6
     assert "forward" not in vars(diffusion.denoiser.mid_block)
 
@@ -37,7 +26,8 @@ def test_inner_blocks_are_computed_in_every_so_many_steps(diffusion, calls, inte
 def test_guidance_that_begins_or_ends_computes_them_anew(diffusion, calls):
     inferer = SamplingInferer(diffusion, 6)
     levels = [inferer.sigma(timestep) for timestep in inferer.build_scheduler().timesteps]
-    draw(diffusion, [1, 2], guidance_interval=(levels[4] * 0.9, levels[1] * 1.1), cache_interval=100)
+    interval = (levels[4] * 0.9, levels[1] * 1.1)
+    draw(diffusion, [1, 2], num_inference_steps=6, guidance_interval=interval, cache_interval=100)
     assert calls == {"inner": [2, 4, 2], "outer": [2, 4, 4, 4, 4, 2]}
 
 

@@ -10,17 +10,7 @@ from monai_synth.engines import SamplingPrepareBatch, noise_of_seeds
 from monai_synth.inferers import SamplingInferer
 from monai_synth.networks import Denoiser, LatentDiffusion
 from monai_synth.networks.diffusion.stable_diffusion import karras_timesteps
-
-
-@pytest.fixture
-def diffusion(miniature):
-    return LatentDiffusion(str(miniature()))
-
-
-def draw(diffusion, seeds, **options):
-    batch = {"seed": seeds, "prompt": [f"cell {seed}" for seed in seeds]}
-    noise, _, _, features = SamplingPrepareBatch(diffusion, 32)(batch)
-    return SamplingInferer(diffusion, **{"num_inference_steps": 4, **options})(noise, Denoiser(diffusion), **features)
+from tests.inferers.drawing import draw
 
 
 @pytest.mark.parametrize(
