@@ -6,8 +6,6 @@ import functools
 import logging
 import os
 import platform
-import signal
-import threading
 from typing import Any
 
 import psutil
@@ -75,17 +73,3 @@ def machine() -> dict[str, Any]:
     """What a run notes of where it ran."""
     threads = torch.get_num_threads()
     return {"system": platform.platform(), "cores": os.cpu_count(), "threads": threads, "device": device_name()}
-
-
-def leave_on_request() -> None:
-    """From now on SIGTERM, as batch systems send it, ends the run at once and in order; the same command goes on.
-
-    The last state on the disk is at most 25 optimizer steps old, and a batch of images is drawn again.
-    """
-
-    def leave(number: int, frame: Any) -> None:
-        logger.warning("Asked to stop (SIGTERM). What is on the disk is whole; run the same command to go on.")
-        raise SystemExit(128 + number)
-
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, leave)

@@ -16,8 +16,9 @@ from ..networks.sharing import release_diffusion
 from ..utils import processes
 from ..utils.io import read_json, sha256_of
 from ..utils.lock import hold_folder
+from ..utils.stopping import stop_request
 from .errors import speak_plainly
-from .machine import leave_on_request, use_threads
+from .machine import use_threads
 from .nesting import CONFIGS, forwarded, nested_workflow
 from .session import check_keys, digest, overlaid, plain_settings, running_workflow
 from .stage_record import Stage
@@ -141,7 +142,7 @@ def begin(name: str, folder: str) -> None:
     """
     workflow = required_workflow("begin")
     speak_plainly()
-    leave_on_request()
+    stop_request.listen()
     check_keys(workflow)
     vars(workflow)["stage"] = name
     parser = workflow.parser

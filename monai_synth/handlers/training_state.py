@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,11 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from ..utils.io import read_json, sha256_of, write_json
-from ..utils.processes import is_first
+from ..utils.processes import any_of, count, is_first
+from ..utils.random_states import random_state, set_random_state
+from ..utils.stopping import stop_request
 from ..utils.tensors import load_tensors, save_tensors
+from .gradient_clipping import steps_now
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +28,10 @@ class TrainingState:
     The state of an epoch holds the trained weights, optimizer, learning-rate schedule, epoch and best metric; random
     numbers follow from `EpochSeed`. The two newest states are kept, each with its SHA-256, so that a torn or damaged
     file is recognized and the one before it serves.
+
+    A request to stop (SIGTERM) is granted after the running step, with a state that holds where the random generators
+    stand as well; the training then goes on within the epoch. Several processes would have to agree on the step, so
+    they stop together after the epoch.
 
     Args:
         folder: where the states lie.
@@ -49,14 +57,33 @@ class TrainingState:
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.STARTED, self.restore)
+        engine.add_event_handler(Events.ITERATION_STARTED, lambda engine: stop_request.hold())
+        engine.add_event_handler(Events.GET_BATCH_STARTED, self.stop_within)  # all handlers of the step before are done
         engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.every), self)
         engine.add_event_handler(Events.COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
-        if not is_first():  # all have the same
-            return
+        """Saves what an epoch has come to."""
+        if is_first():  # all have the same
+            self.save(engine)
+        if any_of(stop_request.wanted):
+            stop_request.leave()
+        stop_request.release()
+
+    def stop_within(self, engine: Engine) -> None:
+        """Saves and ends the program within an epoch, when that is wanted and the optimizer has stepped."""
+        within = engine.state.iteration % int(
+            engine.state.epoch_length or 1
+        )  # the last step's turn comes with the epoch
+        if stop_request.wanted and within and count() == 1 and steps_now(engine):
+            self.save(engine)
+            stop_request.leave()
+
+    def save(self, engine: Engine) -> None:
+        """Writes the state over the older of the two."""
+        epoch, within = divmod(engine.state.iteration, int(engine.state.epoch_length or 1))
         state: dict[str, Any] = {
-            "epoch": engine.state.epoch,
+            "epoch": epoch,
             "iteration": engine.state.iteration,
             "network": dict(self.network.state_dict()),
             "optimizer": self.optimizer.state_dict(),
@@ -70,9 +97,12 @@ class TrainingState:
                 "metric": float(self.watched.state.best_metric),
                 "epoch": int(self.watched.state.best_metric_epoch),
             }
-        slot = self.folder / f"state_{(engine.state.epoch // self.every) % 2}.safetensors"
+        if within:
+            state["random"] = random_state()
+        slot = self.folder / f"state_{-(-engine.state.epoch // self.every) % 2}.safetensors"
         save_tensors(slot, state)
-        write_json(slot.with_suffix(".json"), {"epoch": engine.state.epoch, "sha256": sha256_of(slot)})
+        reached = {"epoch": epoch, "iteration": engine.state.iteration, "sha256": sha256_of(slot)}
+        write_json(slot.with_suffix(".json"), reached)
 
     def restore(self, engine: Engine) -> None:
         """Puts the newest sound state back, or leaves everything as it is when there is none."""
@@ -81,12 +111,14 @@ class TrainingState:
                 logger.warning("%s is damaged; the state before it is used.", path)
                 continue
             self._load(engine, load_tensors(path))
-            logger.info("Going on after epoch %d, from %s.", engine.state.epoch, path)
+            steps = engine.state.iteration % int(engine.state.epoch_length or 1)
+            further = f" and {steps} steps" if steps else ""
+            logger.info("Going on after epoch %d%s, from %s.", engine.state.epoch, further, path)
             return
 
     def _newest_first(self) -> list[Path]:
         paths = [path for path in self.folder.glob("state_?.safetensors") if path.with_suffix(".json").exists()]
-        return sorted(paths, key=lambda path: read_json(path.with_suffix(".json"))["epoch"], reverse=True)
+        return sorted(paths, key=lambda path: read_json(path.with_suffix(".json"))["iteration"], reverse=True)
 
     def _load(self, engine: Engine, state: dict[str, Any]) -> None:
         self.network.load_state_dict(state["network"])
@@ -99,3 +131,31 @@ class TrainingState:
             self.watched.state.best_metric = state["best"]["metric"]
             self.watched.state.best_metric_epoch = state["best"]["epoch"]
         engine.state.epoch, engine.state.iteration = state["epoch"], state["iteration"]
+        begun = engine.state.iteration % int(engine.state.epoch_length or 1)
+        if begun and engine.state.dataloader is not None:
+            engine.state.dataloader = BegunEpoch(engine.state.dataloader, begun, state["random"])
+
+
+class BegunEpoch:
+    """The batches of an epoch that follow those of its first steps; later epochs are whole.
+
+    The first batches are drawn once more and dropped, since each random transform keeps a generator of its own; then
+    the process's generators are put back to where they stood.
+
+    Args:
+        batches: of whole epochs.
+        begun: how many of the first epoch's have been trained on.
+        state: of the random generators after them, see `random_state`.
+    """
+
+    def __init__(self, batches: Iterable[Any], begun: int, state: dict[str, Any]) -> None:
+        self.batches, self.begun, self.state = batches, begun, state
+
+    def __iter__(self) -> Iterator[Any]:
+        iterator, begun = iter(self.batches), self.begun
+        self.begun = 0
+        for _ in range(begun):
+            next(iterator)
+        if begun and count() == 1:  # several processes draw different numbers
+            set_random_state(self.state)
+        return iterator

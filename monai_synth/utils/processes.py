@@ -103,6 +103,15 @@ def agreed(value: T) -> T:
     return values[0]
 
 
+def any_of(value: bool) -> bool:
+    """Whether it holds in any process."""
+    if count() == 1:
+        return value
+    values = [value] * count()
+    dist.all_gather_object(values, value, group=_group)
+    return any(values)
+
+
 def average(values: torch.Tensor) -> torch.Tensor:
     """The mean of a tensor over all processes, in its place."""
     if count() > 1:

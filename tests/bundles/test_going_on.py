@@ -29,7 +29,7 @@ def stopped_when(words, condition, number):
     while not condition() and process.poll() is None and time.time() < deadline:
         time.sleep(0.02)
     process.send_signal(number)
-    output, _ = process.communicate()
+    output, _ = process.communicate(timeout=30)  # what batch systems give
     return process.returncode, output
 
 

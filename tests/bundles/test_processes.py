@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from monai.bundle import ConfigParser
 from PIL import Image
 
 from monai_synth.data import load_datalist
 from monai_synth.data.requests import read_journal
-from monai_synth.utils import processes, read_json
+from monai_synth.utils import processes, read_json, sha256_of
 from tests.bundles.running import CONFIGS, SMALL, known_settings
 
 
@@ -30,18 +31,21 @@ def settings(miniature, image_folder, tmp_path):
     }
 
 
-def command(config, settings, count):
+def command(config, settings, count, *overlays):
     """The command line of a config under torchrun, with the settings that it knows."""
-    path = CONFIGS / f"{config}.json"
+    path = json.dumps([str(path) for path in (CONFIGS / f"{config}.json", *overlays)])
     given = [word for key, value in known_settings(settings, config).items() for word in (f"--{key}", str(value))]
     start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--max_restarts=2"]
     start += ["--nproc_per_node", str(count)]
     return [*start, "-m", "monai.bundle", "run", "--config_file", str(path), *given]
 
 
-def run(config, settings, count):
+def run(config, settings, count, *overlays):
     done = subprocess.run(
-        command(config, settings, count), capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        command(config, settings, count, *overlays),
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     return done.returncode, done.stdout + done.stderr
 
@@ -92,6 +96,26 @@ def test_the_whole_job_runs_in_two_processes(settings):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "config, overlay, result",
+    [
+        ("train_diffusion", "fine_tuning", "adapter/pytorch_lora_weights.safetensors"),
+        ("generate", "generation", "synthetic/malignant/malignant_000002.webp"),
+        ("assess", "features", "report.html"),
+        ("train", "classification", "classifier/test_resnet_real+synthetic/evaluation/metrics.json"),
+    ],
+)
+def test_an_overlay_for_many_gpus_runs_in_two_processes(settings, config, overlay, result):
+    path = CONFIGS.parents[2] / "configs" / "multi_gpu" / f"{overlay}.yaml"
+    own = ConfigParser.load_config_file(path)
+    small = {key: value for key, value in settings.items() if key not in own}
+    small |= {key: value for key, value in {"num_workers": 1, "compile": False}.items() if key in own}
+    code, text = run(config, small, 2, path)
+    assert code == 0, text
+    assert (Path(settings["output_dir"]) / result).is_file()
+
+
+@pytest.mark.slow
 def test_a_lost_process_is_started_again_and_nothing_is_missing(settings):
     settings |= {"adapter_scope": "none", "images_per_class": 12, "generation_batch_size": 2}
     words = command("generate", settings, 2)
@@ -108,6 +132,28 @@ def test_a_lost_process_is_started_again_and_nothing_is_missing(settings):
     records = load_datalist(folder / "datalist.json")
     assert len(records) == len({record["image"] for record in records}) == 24
     assert all(Path(record["image"]).is_file() for record in records)
+
+
+@pytest.mark.slow
+def test_processes_asked_to_stop_leave_together_and_end_with_the_same_adapter(settings, tmp_path):
+    settings |= {"max_steps": 200, "sample_every": 0}
+    name = "adapter/pytorch_lora_weights.safetensors"
+    code, text = run("train_diffusion", {**settings, "output_dir": str(tmp_path / "whole")}, 2)
+    assert code == 0, text
+    words = command("train_diffusion", settings, 2)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    training = subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    adapter = Path(settings["output_dir"]) / "adapter"
+    while not (adapter / "state_1.json").is_file() and training.poll() is None:
+        time.sleep(0.02)
+    training.send_signal(signal.SIGTERM)
+    text, _ = training.communicate(timeout=120)
+    assert training.returncode != 0 and "Saving after this step" in text and "run the same command to go on" in text
+    reached = max(read_json(path)["iteration"] for path in adapter.glob("state_?.json"))
+    assert reached < 200 and not read_json(adapter / "run.json")["complete"]
+    code, text = run("train_diffusion", settings, 2)
+    assert code == 0 and f"from {adapter}" in text, text
+    assert sha256_of(Path(settings["output_dir"]) / name) == sha256_of(tmp_path / "whole" / name)
 
 
 def _average(process, port, folder):

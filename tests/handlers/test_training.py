@@ -1,12 +1,13 @@
 """Handlers around a training, on a network of a few numbers."""
 
 import logging
+import signal
 
 import pytest
 import torch
 from ignite.engine import Events
 from monai.data import DataLoader, Dataset
-from monai.engines import SupervisedTrainer
+from monai.engines import IterationEvents, SupervisedTrainer
 from monai.transforms import Compose, RandGaussianNoised
 from torch import nn
 
@@ -18,14 +19,34 @@ from monai_synth.handlers import (
     StopOnNonFiniteLoss,
     TrainingState,
 )
+from monai_synth.utils import read_json
+from monai_synth.utils.stopping import stop_request
 
 
 class SquaredError(nn.Module):
+    """With noise of the process's generator, as the noise of a diffusion is drawn."""
+
     def forward(self, prediction, target):
+        prediction = prediction + 0.1 * torch.randn_like(prediction)
         return (prediction - target).square().mean()
 
 
-def make_trainer(folder=None, epochs=4, learning_rate=0.1, extra=(), accumulation=1, scale=1.0):
+@pytest.fixture(autouse=True)
+def listening():
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+def kept_losses(trainer):
+    losses = []
+    trainer.add_event_handler(
+        IterationEvents.LOSS_COMPLETED, lambda engine: losses.append(engine.state.output["loss"].item())
+    )
+    return losses
+
+
+def make_trainer(folder=None, epochs=4, learning_rate=0.1, extra=(), accumulation=1, scale=1.0, workers=0):
     torch.manual_seed(0)
     network = nn.Linear(2, 1)
     optimizer = torch.optim.AdamW(network.parameters(), lr=learning_rate)
@@ -40,7 +61,7 @@ def make_trainer(folder=None, epochs=4, learning_rate=0.1, extra=(), accumulatio
         device="cpu",
         max_epochs=epochs,
         epoch_length=3,
-        train_data_loader=DataLoader(data, batch_size=2, sampler=sampler),
+        train_data_loader=DataLoader(data, batch_size=2, sampler=sampler, num_workers=workers),
         network=network,
         optimizer=optimizer,
         loss_function=SquaredError(),
@@ -62,6 +83,63 @@ def test_a_resumed_training_ends_with_the_same_bits(tmp_path):
         assert torch.equal(network.state_dict()[key], value)
     assert optimizer.param_groups[0]["lr"] == whole_optimizer.param_groups[0]["lr"]
     assert resumed.state.iteration == whole.state.iteration == 18
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("step", [1, 5, 6, 10])  # of 12, three in an epoch
+def test_a_training_asked_to_stop_saves_the_step_and_ends_with_the_same_bits(tmp_path, caplog, step, workers):
+    whole, expected, _ = make_trainer(tmp_path / "whole", workers=workers)
+    losses = kept_losses(whole)
+    whole.run()
+    stopped, _, _ = make_trainer(tmp_path / "parts", workers=workers)
+    first = kept_losses(stopped)
+    stopped.add_event_handler(Events.ITERATION_STARTED(once=step), lambda engine: signal.raise_signal(signal.SIGTERM))
+    stop_request.listen()
+    with pytest.raises(SystemExit) as left:
+        stopped.run()
+    assert left.value.code == 128 + signal.SIGTERM and len(first) == step
+    resumed, network, _ = make_trainer(tmp_path / "parts", workers=workers)
+    rest = kept_losses(resumed)
+    torch.manual_seed(99)  # another process begins with other random numbers
+    with caplog.at_level(logging.INFO):
+        resumed.run()
+    assert f"Going on after epoch {step // 3}{f' and {step % 3} steps' if step % 3 else ''}, from" in caplog.text
+    assert first + rest == losses
+    assert torch.equal(network.weight, expected.weight)
+
+
+def test_a_step_that_gathers_gradients_is_not_saved(tmp_path):
+    trainer, _, _ = make_trainer(tmp_path, accumulation=2)
+    trainer.add_event_handler(Events.ITERATION_STARTED(once=4), lambda engine: signal.raise_signal(signal.SIGTERM))
+    stop_request.listen()
+    with pytest.raises(SystemExit):
+        trainer.run()
+    assert read_json(tmp_path / "state_0.json")["iteration"] == 5  # where the optimizer steps
+    assert read_json(tmp_path / "state_1.json")["iteration"] == 3
+
+
+def test_a_second_request_does_not_wait(tmp_path):
+    trainer, _, _ = make_trainer(tmp_path)
+
+    def ask_twice(engine):
+        signal.raise_signal(signal.SIGTERM)
+        assert stop_request.wanted
+        signal.raise_signal(signal.SIGTERM)
+
+    trainer.add_event_handler(Events.ITERATION_STARTED(once=2), ask_twice)
+    stop_request.listen()
+    with pytest.raises(SystemExit):
+        trainer.run()
+    assert not stop_request.wanted and not list(tmp_path.iterdir())
+
+
+def test_a_request_between_epochs_is_granted_at_once(tmp_path):
+    trainer, _, _ = make_trainer(tmp_path)
+    stop_request.listen()
+    trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda engine: signal.raise_signal(signal.SIGTERM))
+    with pytest.raises(SystemExit):
+        trainer.run()
+    assert read_json(tmp_path / "state_1.json")["iteration"] == 3
 
 
 def test_a_finished_training_is_not_trained_again(tmp_path):
@@ -91,10 +169,7 @@ def test_random_numbers_follow_from_seed_and_epoch():
     seen = {}
     for epochs in (1, 3):
         trainer, _, _ = make_trainer(epochs=epochs)
-        losses = seen.setdefault(epochs, [])
-        trainer.add_event_handler(
-            Events.ITERATION_COMPLETED, lambda engine: losses.append(engine.state.output["loss"].item())
-        )
+        seen[epochs] = kept_losses(trainer)
         trainer.run()
     assert seen[1] == seen[3][:3]
     assert len(set(seen[3])) == 9
@@ -105,8 +180,6 @@ def test_the_gradient_is_limited_only_when_the_optimizer_steps():
 
     class Watch:
         def attach(self, engine):
-            from monai.engines import IterationEvents
-
             engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self)
 
         def __call__(self, engine):
