@@ -53,13 +53,14 @@ def test_a_stopped_fine_tuning_ends_with_the_same_adapter(settings, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_main_job_killed_again_and_again_ends_with_the_same_files(settings, tmp_path):
+@pytest.mark.parametrize("number, wanted", [(signal.SIGKILL, 20), (signal.SIGTERM, 8)])
+def test_the_main_job_stopped_again_and_again_ends_with_the_same_files(settings, tmp_path, number, wanted):
     settings = {**settings, "max_steps": 100, "images_per_class": 8, "classifier_steps": 50}
     finished(command("train", settings, tmp_path / "whole"))
     rng, words, kills = np.random.default_rng(0), command("train", settings, tmp_path / "parts"), 0
-    while kills < 20:
+    while kills < wanted:
         end = time.time() + rng.uniform(4, 14)
-        code, _ = stopped_when(words, lambda: time.time() > end, signal.SIGKILL)
+        code, _ = stopped_when(words, lambda: time.time() > end, number)
         if code == 0:  # it came through; the next kills meet a run with its last stage gone
             shutil.rmtree(tmp_path / "parts" / rng.choice(["classifier", "synthetic", "adapter"]))
             shutil.rmtree(tmp_path / "parts" / "classifier", ignore_errors=True)
