@@ -118,7 +118,12 @@ class TrainingState:
 
     def _newest_first(self) -> list[Path]:
         paths = [path for path in self.folder.glob("state_?.safetensors") if path.with_suffix(".json").exists()]
-        return sorted(paths, key=lambda path: read_json(path.with_suffix(".json"))["iteration"], reverse=True)
+
+        def reached(path: Path) -> tuple[int, int]:
+            noted = read_json(path.with_suffix(".json"))
+            return noted["epoch"], noted.get("iteration", 0)  # states of earlier versions note the epoch alone
+
+        return sorted(paths, key=reached, reverse=True)
 
     def _load(self, engine: Engine, state: dict[str, Any]) -> None:
         self.network.load_state_dict(state["network"])

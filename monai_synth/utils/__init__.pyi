@@ -3,6 +3,7 @@ from .lock import hold_folder, release_folder
 from .processes import best_device, per_process, share
 from .schedule import epoch_length, num_epochs
 from .seeds import derived_seed
+from .stopping import start_reader
 from .tensors import load_tensors, save_safetensors, save_tensors
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "save_tensors",
     "sha256_of",
     "share",
+    "start_reader",
     "write_json",
     "write_text",
 ]

@@ -3,43 +3,54 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import threading
+import time
 from types import FrameType
 
 logger = logging.getLogger(__name__)
+SAME = 5.0  # seconds; batch systems and torchrun signal a process and its group, so that one request comes twice
 
 
 class StopRequest:
     """A request to stop, which ends the program at once or, while somebody holds it, when that one lets go.
 
     Whoever has work in memory that the disk does not have yet holds the request, saves when it is wanted, and releases
-    it. A second request does not wait.
+    it. A second one, some seconds later, does not wait.
     """
 
     def __init__(self) -> None:
         self.wanted = False
         self.held = False
+        self.since = 0.0
 
     def listen(self) -> None:
         """From now on SIGTERM is such a request. Only a program's main thread can listen."""
+        self.wanted = self.held = False
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, self._come)
 
     def _come(self, number: int, frame: FrameType | None) -> None:
         if self.held and not self.wanted:
-            self.wanted = True
+            self.wanted, self.since = True, time.monotonic()
             logger.warning("Asked to stop (SIGTERM). Saving after this step.")
-            return
-        self.leave()
+        elif not self.held or time.monotonic() - self.since > SAME:
+            self.leave()
 
     def hold(self) -> None:
         """A request waits from now on."""
         self.held = True
 
     def release(self) -> None:
-        """A request does not wait any longer; all is on the disk."""
+        """A request does not wait any longer; all is on the disk.
+
+        Raises:
+            SystemExit: when there is one.
+        """
         self.held = False
+        if self.wanted:
+            self.leave()
 
     def leave(self) -> None:
         """Ends the program in order, with the exit status of SIGTERM.
@@ -53,3 +64,19 @@ class StopRequest:
 
 
 stop_request = StopRequest()
+
+
+def start_reader(worker_id: int) -> None:
+    """Begins a process that reads images for a training, for `DataLoader(worker_init_fn=...)`.
+
+    It leaves the process group, whose signals are meant for the training: that needs its readers until it has saved.
+    They end with it.
+
+    Args:
+        worker_id: its number, as torch counts.
+    """
+    from monai.data.utils import worker_init_fn
+
+    worker_init_fn(worker_id)
+    if hasattr(os, "setpgrp"):
+        os.setpgrp()

@@ -21,13 +21,16 @@ def command(config, settings, output_dir):
     return [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(CONFIGS / f"{config}.json"), *pairs]
 
 
-def stopped_when(words, condition, number):
-    """Starts a command, sends it a signal as soon as a condition holds, and gives exit status and output."""
+def stopped_when(words, condition, number, group=False):
+    """Starts a command, sends it (or its group) a signal as soon as a condition holds, and gives status and output."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    process = subprocess.Popen(words, env=environment, start_new_session=True, **streams)
     deadline = time.time() + 120
     while not condition() and process.poll() is None and time.time() < deadline:
         time.sleep(0.02)
+    if group and process.poll() is None:
+        os.killpg(process.pid, number)
     process.send_signal(number)
     output, _ = process.communicate(timeout=30)  # what batch systems give
     return process.returncode, output
@@ -50,6 +53,18 @@ def test_a_stopped_fine_tuning_ends_with_the_same_adapter(settings, tmp_path):
         assert code == status and ("run the same command to go on" in output) == (number == signal.SIGTERM)
         finished(words)
         assert sha256_of(folder / name) == sha256_of(tmp_path / "whole" / name)
+
+
+@pytest.mark.slow
+def test_a_classifier_whose_group_is_asked_to_stop_keeps_its_readers_until_it_has_saved(settings, tmp_path):
+    settings = {**settings, "mixing": "none", "baseline": "", "classifier_steps": 200, "num_workers": 2}
+    finished(command("train", settings, tmp_path / "whole"))
+    words, arm = command("train", settings, tmp_path / "parts"), "classifier/test_resnet_none"
+    state = tmp_path / "parts" / arm / "state_1.json"
+    code, output = stopped_when(words, state.exists, signal.SIGTERM, group=True)
+    assert code == 128 + signal.SIGTERM and "is killed by signal" not in output, output
+    finished(words)
+    assert sha256_of(tmp_path / "parts" / arm / "model.pt") == sha256_of(tmp_path / "whole" / arm / "model.pt")
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 import logging
 import signal
+import time
 
 import pytest
 import torch
@@ -118,12 +119,15 @@ def test_a_step_that_gathers_gradients_is_not_saved(tmp_path):
     assert read_json(tmp_path / "state_1.json")["iteration"] == 3
 
 
-def test_a_second_request_does_not_wait(tmp_path):
+def test_a_request_that_comes_twice_is_one_and_a_second_does_not_wait(tmp_path, monkeypatch):
     trainer, _, _ = make_trainer(tmp_path)
 
     def ask_twice(engine):
         signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)  # from the group
         assert stop_request.wanted
+        now = time.monotonic()
+        monkeypatch.setattr(time, "monotonic", lambda: now + 6)
         signal.raise_signal(signal.SIGTERM)
 
     trainer.add_event_handler(Events.ITERATION_STARTED(once=2), ask_twice)
@@ -131,6 +135,15 @@ def test_a_second_request_does_not_wait(tmp_path):
     with pytest.raises(SystemExit):
         trainer.run()
     assert not stop_request.wanted and not list(tmp_path.iterdir())
+
+
+def test_a_request_that_comes_while_all_is_being_written_is_granted_then(tmp_path):
+    stop_request.listen()
+    stop_request.hold()
+    signal.raise_signal(signal.SIGTERM)
+    with pytest.raises(SystemExit):
+        stop_request.release()
+    stop_request.release()
 
 
 def test_a_request_between_epochs_is_granted_at_once(tmp_path):
