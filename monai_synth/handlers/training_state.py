@@ -72,16 +72,15 @@ class TrainingState:
 
     def stop_within(self, engine: Engine) -> None:
         """Saves and ends the program within an epoch, when that is wanted and the optimizer has stepped."""
-        within = engine.state.iteration % int(
-            engine.state.epoch_length or 1
-        )  # the last step's turn comes with the epoch
-        if stop_request.wanted and within and count() == 1 and steps_now(engine):
+        # the turn of an epoch's last step comes with the epoch
+        if stop_request.wanted and steps_within(engine) and count() == 1 and steps_now(engine):
             self.save(engine)
             stop_request.leave()
 
     def save(self, engine: Engine) -> None:
         """Writes the state over the older of the two."""
-        epoch, within = divmod(engine.state.iteration, int(engine.state.epoch_length or 1))
+        within = steps_within(engine)
+        epoch = engine.state.epoch - (within > 0)
         state: dict[str, Any] = {
             "epoch": epoch,
             "iteration": engine.state.iteration,
@@ -111,7 +110,7 @@ class TrainingState:
                 logger.warning("%s is damaged; the state before it is used.", path)
                 continue
             self._load(engine, load_tensors(path))
-            steps = engine.state.iteration % int(engine.state.epoch_length or 1)
+            steps = steps_within(engine)
             further = f" and {steps} steps" if steps else ""
             logger.info("Going on after epoch %d%s, from %s.", engine.state.epoch, further, path)
             return
@@ -136,9 +135,14 @@ class TrainingState:
             self.watched.state.best_metric = state["best"]["metric"]
             self.watched.state.best_metric_epoch = state["best"]["epoch"]
         engine.state.epoch, engine.state.iteration = state["epoch"], state["iteration"]
-        begun = engine.state.iteration % int(engine.state.epoch_length or 1)
+        begun = steps_within(engine)
         if begun and engine.state.dataloader is not None:
             engine.state.dataloader = BegunEpoch(engine.state.dataloader, begun, state["random"])
+
+
+def steps_within(engine: Engine) -> int:
+    """Steps of an epoch that is begun and not at its end; 0 between epochs."""
+    return engine.state.iteration % int(engine.state.epoch_length or 1)
 
 
 class BegunEpoch:
