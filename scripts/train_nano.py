@@ -5,8 +5,9 @@
 
 The stages are `data` (phantoms are drawn), `vae` (autoencoder), `latents` (all phantoms are encoded once), `unet`
 (denoiser and text encoder together), `gamut` (the autoencoder learns all colors), `encoder` (features of images),
-`clip` (images and captions) and three that write half-precision safetensors into `monai_synth/assets`: `export`,
-`export_encoder` and `export_clip`. Every stage keeps a checkpoint and goes on from it; a log line every 50 steps goes
+`clip` (images and captions), `few_step` (an adapter for drawing in a few steps, over the exported denoiser) and four that
+write half-precision safetensors into `monai_synth/assets`: `export`, `export_encoder`, `export_clip` and
+`export_few_step`. Every stage keeps a checkpoint and goes on from it; a log line every 50 steps goes
 to `log_<stage>.csv`.
 """
 
@@ -21,9 +22,11 @@ import torch
 from nano_training.clip import export_clip, train_clip
 from nano_training.diffusion import encode_latents, export, train_autoencoder, train_denoiser, train_gamut
 from nano_training.encoder import export_encoder, train_encoder
+from nano_training.few_step import export_few_step, train_few_step
 from nano_training.phantoms import draw_data
 
-STAGES = ("data", "vae", "latents", "unet", "gamut", "encoder", "clip", "export", "export_encoder", "export_clip")
+STAGES = ("data", "vae", "latents", "unet", "gamut", "export", "encoder", "export_encoder", "clip", "export_clip")
+STAGES += ("few_step", "export_few_step")
 
 
 def main() -> None:
@@ -37,6 +40,7 @@ def main() -> None:
     parser.add_argument("--gamut_steps", type=int, default=800)
     parser.add_argument("--encoder_steps", type=int, default=2400)
     parser.add_argument("--clip_steps", type=int, default=1500)
+    parser.add_argument("--few_step_steps", type=int, default=1200, help="optimizer steps of the adapter for few steps")
     parser.add_argument("--batch_size", type=int, default=32, help="of the denoiser")
     parser.add_argument("--threads", type=int, default=2, help="threads of the training, processes of the drawing")
     parser.add_argument("--device", default="cpu")
@@ -47,17 +51,20 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     device = torch.device(args.device)
+    base = str(args.output_dir / "nano")
     stages: dict[str, Callable[[], None]] = {
         "data": lambda: draw_data(args.work_dir, args.num_shards, args.images_per_shard, args.threads),
         "vae": lambda: train_autoencoder(args.work_dir, args.vae_steps, device),
         "latents": lambda: encode_latents(args.work_dir, device),
         "unet": lambda: train_denoiser(args.work_dir, args.unet_steps, args.batch_size, device),
         "gamut": lambda: train_gamut(args.work_dir, args.gamut_steps, device),
-        "encoder": lambda: train_encoder(args.work_dir, args.encoder_steps, 2 * args.batch_size, device),
-        "clip": lambda: train_clip(args.work_dir, args.clip_steps, 2 * args.batch_size, device),
         "export": lambda: export(args.work_dir, args.output_dir / "nano"),
+        "encoder": lambda: train_encoder(args.work_dir, args.encoder_steps, 2 * args.batch_size, device),
         "export_encoder": lambda: export_encoder(args.work_dir, args.output_dir / "nano_encoder"),
+        "clip": lambda: train_clip(args.work_dir, args.clip_steps, 2 * args.batch_size, device),
         "export_clip": lambda: export_clip(args.work_dir, args.output_dir / "nano_clip"),
+        "few_step": lambda: train_few_step(args.work_dir, base, args.few_step_steps, args.batch_size // 2, device),
+        "export_few_step": lambda: export_few_step(args.work_dir, base, args.output_dir / "nano_few_step"),
     }
     for name, stage in stages.items():
         if args.stage in (name, "all"):

@@ -121,7 +121,8 @@ def check_few_step_adapter(adapter: str | None) -> None:
     if adapter is not None and not adapter_path(adapter).is_file():
         raise FileNotFoundError(
             f"few_step_adapter is {adapter!r}, but there is no {adapter_path(adapter)}. Name a .safetensors file or "
-            "the folder of a pytorch_lora_weights.safetensors, such as a copy of latent-consistency/lcm-lora-sdv1-5."
+            "the folder of a pytorch_lora_weights.safetensors, such as a copy of latent-consistency/lcm-lora-sdv1-5; "
+            "nano_few_step is the embedded one of the nano base."
         )
 
 

@@ -16,12 +16,14 @@ from ..inferers.sampling import SamplingInferer
 from ..networks.lora import LoRADenoiser
 from ..utils.processes import is_first
 from .gradient_clipping import optimizer_steps
+from .training_state import steps_within
 
 
 class SampleGrid:
     """Draws a grid after some epochs: a row for each prompt, a column for each seed, the same seeds every time.
 
-    Where an average of the adapter's weights is kept, it draws.
+    Where an average of the adapter's weights is kept, it draws. A training that was stopped before its grid was drawn,
+    and goes on, begins with that grid.
 
     Args:
         network: denoiser that is being trained.
@@ -50,8 +52,15 @@ class SampleGrid:
     def attach(self, engine: Engine) -> None:
         if self.every == 0:
             return
+        engine.add_event_handler(Events.STARTED, self.catch_up)
         engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.every), self)
         engine.add_event_handler(Events.COMPLETED, self)
+
+    def catch_up(self, engine: Engine) -> None:
+        """Draws the grid of the epoch after which a training goes on, where it is due and missing."""
+        epoch = engine.state.epoch
+        if epoch and epoch % self.every == 0 and not steps_within(engine):
+            self(engine)
 
     def __call__(self, engine: Engine) -> None:
         path = self.folder / f"samples_{optimizer_steps(engine):06d}.png"

@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 ADAPTER_FILE = "pytorch_lora_weights.safetensors"
 METADATA_KEY = "monai_synth"
+EMBEDDED_ADAPTERS = {"nano_few_step": Path(__file__).resolve().parents[1] / "assets" / "nano_few_step"}
 
 
 def save_adapter(network: LoRADenoiser, folder: str | Path, metadata: dict[str, Any]) -> Path:
@@ -90,7 +91,8 @@ def _without_beginning(
 
 
 def adapter_path(adapter: str | Path) -> Path:
-    """The file of an adapter that is named by its folder or by itself."""
+    """The file of an adapter that is named by its folder or by itself, or of an embedded one by its name."""
+    adapter = EMBEDDED_ADAPTERS.get(str(adapter), adapter)
     return Path(adapter) if Path(adapter).suffix == ".safetensors" else Path(adapter) / ADAPTER_FILE
 
 
@@ -125,8 +127,8 @@ def load_adapter(
     Args:
         diffusion: base model, changed in place; `remove_adapter` makes it again what it was.
         folder: of the adapter; None is the base alone.
-        few_step: folder or file of an adapter that lets the base draw in a few steps (LCM-LoRA, Hyper-SD), which is
-            written in on top.
+        few_step: folder or file of an adapter that lets the base draw in a few steps (LCM-LoRA, Hyper-SD), or
+            "nano_few_step" for the embedded one of the nano base; it is written in on top.
         compile: let torch.compile make the denoiser faster, once for all adapters of a base.
 
     Raises:

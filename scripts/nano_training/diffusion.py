@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from monai_synth.data.phantom import phantom_caption
 from monai_synth.networks.tokenizer import clip_tokenizer
-from monai_synth.utils.io import read_json, write_json
+from monai_synth.utils.io import read_json, write_json, write_text
 from monai_synth.utils.tensors import load_tensors, save_tensors
 
 from .loop import train, trained
@@ -264,4 +265,10 @@ def export(work_dir: Path, output_dir: Path) -> None:
         requires_safety_checker=False,
     )
     copy.copy(pipeline).to(dtype=torch.float16).save_pretrained(output_dir, safe_serialization=True)
+    write_compact(output_dir / "tokenizer" / "tokenizer.json")
     logger.info("Wrote the nano Stable Diffusion to %s.", output_dir)
+
+
+def write_compact(path: Path) -> None:
+    """Takes the indentation out of a JSON file: half of a tokenizer's."""
+    write_text(path, json.dumps(read_json(path), separators=(",", ":"), ensure_ascii=False))

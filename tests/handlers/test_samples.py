@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 import torch
-from ignite.engine import Engine
+from ignite.engine import Engine, Events
 from monai.data import DataLoader, Dataset
 from monai.engines import SupervisedEvaluator
 from PIL import Image
@@ -142,3 +142,19 @@ def test_no_grid_is_drawn_when_none_is_wanted():
     engine = Engine(lambda *_: None)
     SampleGrid(None, None, None, ["a"], "nowhere", every=0).attach(engine)  # would fail if it drew
     engine.run([0], max_epochs=2)
+
+
+@pytest.mark.parametrize("reached, drawn", [(0, [2, 4]), (4, [2, 4]), (5, [4]), (6, [4])])
+def test_a_grid_that_a_stop_prevented_is_drawn_when_the_training_goes_on(monkeypatch, reached, drawn):
+    """`reached` steps of two an epoch; a grid every second epoch."""
+    grids = []
+    monkeypatch.setattr(SampleGrid, "__call__", lambda self, engine: grids.append(engine.state.epoch))
+    engine = Engine(lambda *_: None)
+
+    def restore(engine):
+        engine.state.epoch, engine.state.iteration = reached // 2, reached
+
+    engine.add_event_handler(Events.STARTED, restore)
+    SampleGrid(None, None, None, ["a"], "nowhere", every=2).attach(engine)
+    engine.run([0, 1], max_epochs=4)
+    assert grids == [*drawn, 4]  # the end always gets one, which is there by then
