@@ -6,7 +6,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from .prompts import with_attributes
 logger = logging.getLogger(__name__)
 
 JOURNAL = "journal.jsonl"
+IMAGES_PER_FOLDER = 5000
 
 
 class RequestPlan(Sequence):
@@ -67,12 +68,28 @@ class RequestPlan(Sequence):
             "index": index,
             "prompt": with_attributes(prompts[class_name], attributes, own),
             "seed": own,
-            "image": f"{class_name}/{class_name}_{index:06d}.{image_format}",
+            "image": image_path(class_name, index, image_format),
         }
         if num_shots:
             request["shot"] = index % num_shots[class_name]
             request["shot_view"] = derived_seed(seed, class_name, index, "view") % 8
         return request
+
+
+def image_path(class_name: str, index: int, image_format: str) -> str:
+    """Path of an image relative to the output folder.
+
+    A class's first 5,000 images lie in its folder, every further 5,000 in one within it, since listing a folder of
+    hundreds of thousands takes minutes on a shared file system. The path does not depend on how many are drawn.
+    """
+    number = index // IMAGES_PER_FOLDER
+    folder = f"{class_name}/{number:04d}" if number else class_name
+    return f"{folder}/{class_name}_{index:06d}.{image_format}"
+
+
+def index_of(path: str) -> int:
+    """The index of an image within its class, from its path."""
+    return int(PurePosixPath(path).stem.rpartition("_")[2])
 
 
 def plan_requests(

@@ -12,7 +12,7 @@ from monai.utils import CommonKeys as Keys
 from torch import Tensor
 
 from ..data.records import save_datalist
-from ..data.requests import journal_of, read_journal, read_lines
+from ..data.requests import index_of, journal_of, read_journal, read_lines
 from ..data.synthetic_image import write_synthetic_image
 from ..utils.io import sha256_of, write_text
 from ..utils.processes import count, first_only, rank, wait_for_all
@@ -112,7 +112,7 @@ def write_synthetic_datalist(output_dir: str | Path, class_names: list[str]) -> 
 
 
 def _write_datalist(output_dir: Path, class_names: list[str], path: Path) -> None:
-    records = sorted(read_journal(output_dir).values(), key=lambda record: (record["label"], record["image"]))
+    records = sorted(read_journal(output_dir).values(), key=lambda record: (record["label"], index_of(record["image"])))
     records = [{**record, "image": str(output_dir / record["image"])} for record in records]
     save_datalist(path, records, class_names, output_dir)
 

@@ -63,6 +63,7 @@ class SamplingInferer(Inferer):
         self.scheduler = scheduler
         self.start_sigma = start_sigma
         self.cache_interval = cache_interval
+        self.most_at_once: int | None = None  # found when the memory does not suffice
 
     def build_scheduler(self) -> Any:
         """A fresh scheduler with the base's noise schedule; it keeps state, so every batch gets its own."""
@@ -103,24 +104,30 @@ class SamplingInferer(Inferer):
             RuntimeError: when an image holds numbers that are not finite, which would be written as black.
             ValueError: for a scheduler that adds noise, without seeds.
             torch.OutOfMemoryError: when the memory of the GPU is too small for one image; a batch for which it is too
-                small is drawn in halves, which gives the same images.
+                small is drawn in halves, which gives the same images, and so are all that follow.
         """
-        try:
-            return self.draw(inputs, network, context, empty, start, seeds)
-        except torch.OutOfMemoryError:
-            if len(inputs) == 1:
-                raise
-            half = len(inputs) // 2
-        # Out of the handler, so that the error's traceback no longer holds the tensors that did not fit.
-        torch.cuda.empty_cache()
-        logger.warning("%d images at once need more memory than there is; drawing %d at once.", len(inputs), half)
-        parts = []
-        for part in (slice(None, half), slice(half, None)):
+        images: list[Tensor] = []
+        drawn = 0
+        while drawn < len(inputs):
+            part = slice(drawn, min(drawn + (self.most_at_once or len(inputs)), len(inputs)))
+            size = part.stop - part.start
             with_prompt, without = ({name: value[part] for name, value in which.items()} for which in (context, empty))
             begun = None if start is None else start[part]
             own = None if seeds is None else seeds[part]
-            parts.append(self(inputs[part], network, with_prompt, without, begun, own))
-        return torch.cat(parts)
+            try:
+                images.append(self.draw(inputs[part], network, with_prompt, without, begun, own))
+                drawn = part.stop
+                continue
+            except torch.OutOfMemoryError:
+                if size == 1:
+                    raise
+            # Out of the handler, so that the error's traceback no longer holds the tensors that did not fit.
+            torch.cuda.empty_cache()
+            self.most_at_once = size // 2
+            logger.warning(
+                "%d images at once need more memory than there is; drawing %d at once.", size, self.most_at_once
+            )
+        return torch.cat(images)
 
     def draw(
         self,

@@ -6,7 +6,7 @@ import torch
 
 from monai_synth.data import pending_requests, plan_requests, prompts_of, write_synthetic_image
 from monai_synth.data.prompts import check_attributes
-from monai_synth.data.requests import JOURNAL
+from monai_synth.data.requests import JOURNAL, index_of
 from monai_synth.utils import derived_seed, sha256_of
 
 PROMPTS = {"a": "an a", "b": "a b"}
@@ -88,6 +88,14 @@ def test_a_plan_is_a_sequence_that_takes_no_memory(tmp_path):
     few = plan_requests(["a"], PROMPTS, 4, seed=0)
     pending = pending_requests(few[::2], tmp_path)
     assert len(pending) == 2 and list(pending) == [few[0], few[2]]
+
+
+def test_a_folder_holds_five_thousand_images_at_most():
+    plan = plan_requests(["a"], PROMPTS, 2_000_000, seed=0)
+    places = (0, 4_999, 5_000, 1_999_999)
+    paths = ["a/a_000000.png", "a/a_004999.png", "a/0001/a_005000.png", "a/0399/a_1999999.png"]
+    assert [plan[place]["image"] for place in places] == paths
+    assert tuple(map(index_of, paths)) == places
 
 
 def test_prompts_of_known_and_unknown_classes():

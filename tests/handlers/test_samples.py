@@ -3,6 +3,7 @@
 import json
 import time
 from collections import Counter
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from monai.engines import SupervisedEvaluator
 from PIL import Image
 
 from monai_synth.data import is_marked_synthetic, load_datalist, pending_requests, plan_requests
+from monai_synth.data import requests as plans
 from monai_synth.data.requests import JOURNAL
 from monai_synth.engines import SamplingPrepareBatch
 from monai_synth.handlers import SampleGrid, SampleSaver
@@ -105,6 +107,15 @@ def test_a_writer_that_fails_stops_the_run_and_loses_nothing(run, tmp_path, monk
     assert not list(tmp_path.rglob("*.part*"))
     monkeypatch.setattr(sample_saver, "write_synthetic_image", write)
     assert len(run(tmp_path, batch_size=1)) == 6
+
+
+def test_images_of_further_folders_follow_in_the_datalist(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(plans, "IMAGES_PER_FOLDER", 2)
+    run(tmp_path)
+    drawn = [
+        Path(record["image"]).relative_to(tmp_path).as_posix() for record in load_datalist(tmp_path / "datalist.json")
+    ]
+    assert drawn[:3] == ["a/a_000000.png", "a/a_000001.png", "a/0001/a_000002.png"]
 
 
 def test_drawing_waits_for_writers_that_cannot_keep_up(run, tmp_path, monkeypatch):
