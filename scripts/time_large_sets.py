@@ -7,6 +7,7 @@ studies.md.
 from __future__ import annotations
 
 import argparse
+import json
 import resource
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from tqdm import tqdm
 
 from monai_synth.bundle.stages import execute
 from monai_synth.bundle.study import _Runs
+from monai_synth.data import plan_requests
 from monai_synth.data.images import look_at
 from monai_synth.data.near_duplicates import find_near_duplicates, ring_series
 from monai_synth.data.phantom import draw_phantom, write_phantoms
@@ -103,10 +105,35 @@ def write_siblings(folder: Path, number: int) -> list[Path]:
 
 
 def time_plan(count: int) -> None:
-    """Planning `count` images, as generate.json does before it draws the first."""
-    code = "from monai_synth.data import pending_requests, plan_requests; "
+    """Planning `count` images, as generate.json does before it draws the first, and all that follows the last."""
+    code = "from monai_synth.data import own_requests, plan_requests; "
     plan = f"plan_requests(['a', 'b'], {{'a': 'an a', 'b': 'a b'}}, {count // 2}, seed=0)"
-    print(f"planning {count} images: {alone(f'{code}assert len(pending_requests({plan}, {str(ROOT)!r})) == {count}')}")
+    print(f"planning {count} images: {alone(f'{code}assert len(own_requests({plan}, {str(ROOT)!r})) == {count}')}")
+    with tempfile.TemporaryDirectory() as name:
+        journal = write_journal(Path(name), count)
+        print(f"a line of the journal: {journal.stat().st_size / count:.0f} bytes")
+        # no image is there, so none is hashed: that takes the time of reading them
+        print(f"going on with {count} noted images: {alone(f'{code}own_requests({plan}, {name!r})')}")
+        code = f"from monai_synth.handlers import write_synthetic_datalist as write; write({name!r}, ['a', 'b'])"
+        print(f"the datalist of {count} images: {alone(code)}")
+
+
+def write_journal(folder: Path, count: int) -> Path:
+    """A journal of two classes' images, as `SampleSaver` notes them."""
+    shared = {
+        "origin": "synthetic",
+        "guidance_scale": 2.0,
+        "guidance_interval": [0.28, 5.42],
+        "scheduler": "dpmsolver++",
+        "num_inference_steps": 20,
+        "start_sigma": None,
+        "cache_interval": 1,
+        **{name: "0" * 64 for name in ("adapter", "few_step_adapter", "base", "sha256")},
+    }
+    requests = plan_requests(["a", "b"], {"a": "H&E, a", "b": "H&E, b"}, count // 2, seed=0)
+    with open(folder / "journal.jsonl", "w") as file:
+        file.writelines(json.dumps({**request, **shared}) + "\n" for request in requests)
+    return folder / "journal.jsonl"
 
 
 def alone(code: str) -> str:

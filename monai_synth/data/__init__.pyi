@@ -16,7 +16,7 @@ from .records import (
     shots_and_prior,
     turned,
 )
-from .requests import pending_requests, plan_requests
+from .requests import own_requests, pending_requests, plan_requests
 from .sampling import OriginSampler
 from .scanning import check, scan
 from .splits import assign_roles
@@ -40,6 +40,7 @@ __all__ = [
     "list_images",
     "load_datalist",
     "load_synthetic",
+    "own_requests",
     "pending_requests",
     "plan_requests",
     "prompts_of",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 from torch.utils.data import Subset
 
 from ..utils.io import sha256_of
+from ..utils.processes import count, gathered, rank
 from ..utils.seeds import derived_seed
 from .prompts import with_attributes
 
@@ -74,6 +75,20 @@ class RequestPlan(Sequence):
             request["shot"] = index % num_shots[class_name]
             request["shot_view"] = derived_seed(seed, class_name, index, "view") % 8
         return request
+
+    def place_of(self, record: Mapping[str, Any]) -> int | None:
+        """Where in the plan an image was asked for; None when it was not, or with another prompt or seed."""
+        names = [name for name, _ in self.classes]
+        if record["class_name"] not in names:
+            return None
+        images_per_class = self.what[2]
+        index = index_of(record["image"])
+        place = names.index(record["class_name"]) * images_per_class + index
+        if index >= images_per_class or place not in self.places:
+            return None
+        position = self.places.index(place)
+        request = self[position]
+        return position if all(record[key] == request[key] for key in ("image", "prompt", "seed")) else None
 
 
 def image_path(class_name: str, index: int, image_format: str) -> str:
@@ -147,46 +162,60 @@ def journal_of(output_dir: str | Path, process: int) -> Path:
     return Path(output_dir) / (JOURNAL if process == 0 else f"journal.{process}.jsonl")
 
 
+def journals_of(output_dir: str | Path) -> list[Path]:
+    """The journals of all processes that have drawn into a folder."""
+    return sorted(Path(output_dir).glob("journal*.jsonl"))
+
+
 def read_journal(output_dir: str | Path) -> dict[str, dict[str, Any]]:
-    """The records of all images drawn so far by their relative path, whichever process drew them."""
-    records: dict[str, dict[str, Any]] = {}
-    for path in sorted(Path(output_dir).glob("journal*.jsonl")):
-        records |= read_lines(path)
-    return records
+    """The records of all images drawn so far by their relative path, whichever process drew them, all in memory."""
+    return {record["image"]: record for path in journals_of(output_dir) for _, record in journal_lines(path)}
 
 
-def read_lines(path: Path) -> dict[str, dict[str, Any]]:
-    """The records of one journal by their image's relative path; a torn last line is passed over."""
-    records: dict[str, dict[str, Any]] = {}
+def journal_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The records of one journal, each with the place of its line in bytes; a torn line is passed over."""
     if not path.exists():
-        return records
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError:
-            logger.warning("%s has a torn line; its image is drawn again.", path)
-            continue
-        records[record["image"]] = record
-    return records
+        return
+    with open(path, "rb") as file:
+        place = 0
+        for line in file:
+            try:
+                yield place, json.loads(line)
+            except ValueError:  # no JSON, or half of a letter
+                logger.warning("%s has a torn line; its image is drawn again.", path)
+            place += len(line)
 
 
-def pending_requests(requests: Sequence[dict[str, Any]], output_dir: str | Path) -> Subset:
+def pending_requests(requests: RequestPlan, output_dir: str | Path) -> Subset:
     """The requests whose image is not there yet, whole and as it was written.
 
+    Nine bytes of memory for each image; the journals are read line by line.
+
     Args:
-        requests: from `plan_requests`.
+        requests: from `plan_requests`, or a slice of them.
         output_dir: where `SampleSaver` writes.
     """
-    done = read_journal(output_dir)
+    done = np.zeros(len(requests), dtype=bool)
+    for journal in journals_of(output_dir):
+        for _, record in journal_lines(journal):
+            place = requests.place_of(record)
+            if place is not None and not done[place]:
+                path = Path(output_dir) / record["image"]
+                done[place] = path.exists() and sha256_of(path) == record["sha256"]
+    return Subset(requests, np.flatnonzero(~done))  # type: ignore[arg-type]  # any sequence will do
 
-    def finished(request: dict[str, Any]) -> bool:
-        record, path = done.get(request["image"]), Path(output_dir) / request["image"]
-        return (
-            record is not None
-            and all(record[key] == request[key] for key in ("prompt", "seed", "class_name"))
-            and path.exists()
-            and sha256_of(path) == record["sha256"]
-        )
 
-    places = (place for place, request in enumerate(requests) if not finished(request))
-    return Subset(requests, np.fromiter(places, dtype=np.int64))  # type: ignore[arg-type]  # any sequence will do
+def own_requests(requests: RequestPlan, output_dir: str | Path) -> Subset:
+    """This process's part of the requests whose image is not there yet.
+
+    Each process looks for its part of the images, and what is missing is shared anew, so that after a restart none has
+    nothing to do while another draws alone.
+
+    Args:
+        requests: all of them, from `plan_requests`.
+        output_dir: where `SampleSaver` writes.
+    """
+    part = RequestPlan(*requests.what, requests.places[rank() :: count()])
+    missing = rank() + count() * np.asarray(pending_requests(part, output_dir).indices, dtype=np.int64)
+    everywhere = np.sort(np.concatenate(gathered(missing)))
+    return Subset(requests, everywhere[rank() :: count()])  # type: ignore[arg-type]  # any sequence will do

@@ -13,6 +13,7 @@ from torch import Tensor
 from ..networks.diffusion import Conditioning, LatentDiffusion
 from ..transforms.latents import EncodeLatentd
 from ..transforms.tile import LoadTiled, ResizeCropd
+from ..utils.tensors import moved
 
 Device = str | torch.device | None
 
@@ -82,7 +83,7 @@ class LatentDiffusionPrepareBatch(PrepareBatch):
         target = {"target": self.diffusion.target(latents, noise, timesteps), "weight": weight}
 
         def move(tensor: Tensor) -> Tensor:
-            return tensor.to(device=device, non_blocking=non_blocking, **kwargs)
+            return moved(tensor, device, non_blocking, **kwargs)
 
         return (
             move(noisy),
@@ -165,8 +166,8 @@ class SamplingPrepareBatch(PrepareBatch):
         if self.shots:
             names = zip(*(batchdata[key] for key in ("class_name", "shot", "shot_view")))
             start = torch.stack([self.latent(name, int(shot), int(view)) for name, shot, view in names])
-            features["start"] = start.to(device, **kwargs)
-        return noise.to(device, **kwargs), None, (), features
+            features["start"] = moved(start, device, non_blocking, **kwargs)
+        return moved(noise, device, non_blocking, **kwargs), None, (), features
 
     def latent(self, class_name: str, shot: int, view: int) -> Tensor:
         """Mean latent of one view of a class's shot, shape (c, h, w), computed once."""
@@ -202,7 +203,7 @@ class ClassificationPrepareBatch(PrepareBatch):
             non_blocking: copy without waiting.
             kwargs: for `Tensor.to`, for the images.
         """
-        image = batchdata["image"].to(device=device, non_blocking=non_blocking, **kwargs)
-        label = torch.as_tensor(batchdata["label"]).to(device=device, non_blocking=non_blocking)
-        weight = torch.as_tensor(batchdata["weight"]).to(device=device, non_blocking=non_blocking)
+        image = moved(batchdata["image"], device, non_blocking, **kwargs)
+        label = moved(torch.as_tensor(batchdata["label"]), device, non_blocking)
+        weight = moved(torch.as_tensor(batchdata["weight"]), device, non_blocking)
         return image, {"label": label, "weight": weight}

@@ -10,25 +10,28 @@ from ignite.engine import Engine
 from monai.engines import IterationEvents
 from torch import Tensor
 
+from .non_finite_loss import StopOnNonFinite
 
-class GradientClipping:
+
+class GradientClipping(StopOnNonFinite):
     """Limits the norm of the gradient, in the optimizer's own units, before every step.
+
+    A norm that is not finite, which a finite loss can have, ends the training, see `StopOnNonFinite`. Under mixed
+    precision the scaler passes over such a step by itself.
 
     Args:
         parameters: whose gradients are limited together.
         max_norm: largest Euclidean norm.
-
-    Raises:
-        RuntimeError: when the norm is not a finite number, which a finite loss can have. Under mixed precision the
-            scaler passes over such a step by itself.
     """
 
     def __init__(self, parameters: Iterable[Tensor], max_norm: float = 1.0) -> None:
+        super().__init__("norm of the gradient")
         self.parameters = list(parameters)
         self.max_norm = max_norm
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self)
+        super().attach(engine)
 
     def __call__(self, engine: Any) -> None:
         if not steps_now(engine):
@@ -36,11 +39,8 @@ class GradientClipping:
         if engine.scaler is not None:  # mixed precision scales gradients; the norm is meant unscaled
             engine.scaler.unscale_(engine.optimizer)
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.max_norm)
-        if engine.scaler is None and not bool(norm.isfinite()):
-            raise RuntimeError(
-                f"The norm of the gradient is {norm.item()} at step {engine.state.iteration}. Nothing of this step was "
-                "kept; the last good state is on the disk. Lower the learning rate."
-            )
+        if engine.scaler is None:
+            self.look_at(norm, engine)
 
 
 def optimizer_steps(engine: Any) -> int:

@@ -11,7 +11,9 @@ from ignite.engine import Engine, Events
 from tqdm import tqdm
 
 from ..utils.processes import is_first
+from ..utils.tensors import is_waited_for
 
+WAITED_FOR_EVERY = 25  # steps between two losses that a GPU is asked for
 _silent = ContextVar("_silent", default=False)
 
 
@@ -58,7 +60,9 @@ class Progress:
             return
         output = engine.state.output
         if isinstance(output, dict) and "loss" in output:
-            self.bar.set_postfix(loss=f"{output['loss'].item():.4f}", refresh=False)
+            due = engine.state.iteration % WAITED_FOR_EVERY == 0
+            if due or not is_waited_for(output["loss"]):
+                self.bar.set_postfix(loss=f"{output['loss'].item():.4f}", refresh=False)
         self.bar.update()
 
     def close(self, engine: Engine, *error: BaseException) -> None:

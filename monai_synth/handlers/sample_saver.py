@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+from array import array
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from ignite.engine import Engine, Events
 from monai.utils import CommonKeys as Keys
 from torch import Tensor
 
-from ..data.records import save_datalist
-from ..data.requests import index_of, journal_of, read_journal, read_lines
+from ..data.records import save_synthetic_datalist
+from ..data.requests import index_of, journal_lines, journal_of, journals_of
 from ..data.synthetic_image import write_synthetic_image
-from ..utils.io import sha256_of, write_text
+from ..utils.io import atomic_path, sha256_of
 from ..utils.processes import count, first_only, rank, wait_for_all
 
 REQUEST = (
@@ -60,7 +64,9 @@ class SampleSaver:
         """Starts the writers, on a journal whose every line is whole."""
         self.output_dir.mkdir(parents=True, exist_ok=True)
         self.journal = journal_of(self.output_dir, rank())
-        write_text(self.journal, _lines(list(read_lines(self.journal).values())))
+        with atomic_path(self.journal) as temporary, open(temporary, "w", encoding="utf-8") as file:
+            for _, record in journal_lines(self.journal):
+                file.write(_line(record))
         self.pool = ThreadPoolExecutor(self.num_threads)
 
     def __call__(self, engine: Any) -> None:
@@ -85,7 +91,7 @@ class SampleSaver:
         if not records:
             return
         with open(self.journal, "a", encoding="utf-8") as file:
-            file.write(_lines(records))
+            file.write("".join(map(_line, records)))
             file.flush()
 
     def close(self, engine: Engine) -> None:
@@ -107,18 +113,42 @@ def write_synthetic_datalist(output_dir: str | Path, class_names: list[str]) -> 
     output_dir = Path(output_dir)
     path = output_dir / "datalist.json"
     wait_for_all()
-    first_only(lambda: _write_datalist(output_dir, class_names, path))
+    first_only(lambda: save_synthetic_datalist(path, drawn_in_order(output_dir), class_names))
     return path
 
 
-def _write_datalist(output_dir: Path, class_names: list[str], path: Path) -> None:
-    records = sorted(read_journal(output_dir).values(), key=lambda record: (record["label"], index_of(record["image"])))
-    records = [{**record, "image": str(output_dir / record["image"])} for record in records]
-    save_datalist(path, records, class_names, output_dir)
+def drawn_in_order(output_dir: Path) -> Iterator[dict[str, Any]]:
+    """The records of all images in a folder's journals by label and index, without holding them in memory.
+
+    An image that was lost and drawn again stands in several lines; the one that its file agrees with counts.
+    """
+    journals = journals_of(output_dir)
+    numbers = array("q")
+    for number, journal in enumerate(journals):
+        for place, record in journal_lines(journal):
+            numbers.extend((record["label"], index_of(record["image"]), number, place))
+    rows = np.asarray(numbers, dtype=np.int64).reshape(-1, 4)
+    rows = rows[np.lexsort(rows.T[::-1])]
+    files = [open(journal, "rb") for journal in journals]
+    try:
+        for _, same in groupby(rows, key=lambda row: (row[0], row[1])):
+            lines = []
+            for _, _, number, place in same:
+                files[number].seek(place)
+                lines.append(json.loads(files[number].readline()))
+            yield lines[0] if len(lines) == 1 else _true_one(output_dir, lines)
+    finally:
+        for file in files:
+            file.close()
 
 
-def _lines(records: list[dict[str, Any]]) -> str:
-    return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+def _true_one(output_dir: Path, records: list[dict[str, Any]]) -> dict[str, Any]:
+    sha256 = sha256_of(output_dir / records[0]["image"])
+    return next((record for record in records if record["sha256"] == sha256), records[-1])
+
+
+def _line(record: dict[str, Any]) -> str:
+    return json.dumps(record, ensure_ascii=False) + "\n"
 
 
 def _plain(value: Any) -> Any:

@@ -105,24 +105,29 @@ class TrainingState:
 
     def restore(self, engine: Engine) -> None:
         """Puts the newest sound state back, or leaves everything as it is when there is none."""
-        for path in self._newest_first():
-            if sha256_of(path) != read_json(path.with_suffix(".json"))["sha256"]:
-                logger.warning("%s is damaged; the state before it is used.", path)
+        states = self._newest_first()
+        for path, noted in states:
+            if sha256_of(path) != noted.get("sha256"):
+                logger.warning("%s, or what is noted of it, is damaged; the other state is used.", path)
                 continue
             self._load(engine, load_tensors(path))
             steps = steps_within(engine)
             further = f" and {steps} steps" if steps else ""
             logger.info("Going on after epoch %d%s, from %s.", engine.state.epoch, further, path)
             return
+        if states:
+            logger.warning("No sound state is left in %s; the training begins anew.", self.folder)
 
-    def _newest_first(self) -> list[Path]:
+    def _newest_first(self) -> list[tuple[Path, dict[str, Any]]]:
+        """The states with what is noted of them; those of which nothing can be read come first."""
         paths = [path for path in self.folder.glob("state_?.safetensors") if path.with_suffix(".json").exists()]
+        states = [(path, noted_of(path)) for path in paths]
 
-        def reached(path: Path) -> tuple[int, int]:
-            noted = read_json(path.with_suffix(".json"))
-            return noted["epoch"], noted.get("iteration", 0)  # states of earlier versions note the epoch alone
+        def reached(state: tuple[Path, dict[str, Any]]) -> tuple[float, int]:
+            noted = state[1]
+            return noted.get("epoch", float("inf")), noted.get("iteration", 0)  # earlier versions noted the epoch alone
 
-        return sorted(paths, key=reached, reverse=True)
+        return sorted(states, key=reached, reverse=True)
 
     def _load(self, engine: Engine, state: dict[str, Any]) -> None:
         self.network.load_state_dict(state["network"])
@@ -138,6 +143,15 @@ class TrainingState:
         begun = steps_within(engine)
         if begun and engine.state.dataloader is not None:
             engine.state.dataloader = BegunEpoch(engine.state.dataloader, begun, state["random"])
+
+
+def noted_of(path: Path) -> dict[str, Any]:
+    """What is noted beside a state: epoch, iteration and sha256; nothing where the note is damaged."""
+    try:
+        noted = read_json(path.with_suffix(".json"))
+    except ValueError:
+        return {}
+    return noted if isinstance(noted, dict) else {}
 
 
 def steps_within(engine: Engine) -> int:

@@ -147,11 +147,12 @@ class SamplingInferer(Inferer):
             timesteps = self.late(timesteps)
             latents = self.diffusion.add_noise(start, inputs, timesteps[:1].expand(len(start)).to(start.device))
         cache = FeatureCache(network, self.cache_interval)
+        times = timesteps.to(latents.device)  # once: a copy at every step would wait for the GPU
         for number, timestep in enumerate(timesteps):
             scales = hasattr(scheduler, "scale_model_input")
             scaled = scheduler.scale_model_input(latents, timestep) if scales else latents
             with cache.step(number):
-                prediction = self.predict(network, scaled, timestep, context, empty)
+                prediction = self.predict(network, scaled, timestep, times[number], context, empty)
             latents = scheduler.step(prediction, timestep, latents, **options).prev_sample
         images = self.diffusion.decode(latents)
         broken = int((~images.isfinite()).flatten(1).any(dim=1).sum())
@@ -163,10 +164,16 @@ class SamplingInferer(Inferer):
         return images
 
     def predict(
-        self, network: nn.Module, x: Tensor, timestep: Tensor, context: Conditioning, empty: Conditioning
+        self,
+        network: nn.Module,
+        x: Tensor,
+        timestep: Tensor,
+        time: Tensor,
+        context: Conditioning,
+        empty: Conditioning,
     ) -> Tensor:
-        """The denoiser's prediction at one timestep, guided where guidance acts."""
-        times = timestep.expand(len(x)).to(x.device)
+        """The denoiser's prediction at one timestep, guided where guidance acts; `time` is the same on its device."""
+        times = time.expand(len(x))
         if not self.guided(timestep):
             return network(x, timesteps=times, context=context)
         contexts = {name: torch.cat([empty[name], context[name]]) for name in context}

@@ -38,7 +38,7 @@ def hold_folder(folder: PathLike) -> None:
             f"{folder} is being used by another run (process {known['pid']} on {known['host']}, since "
             f"{known['since']}). Wait for it, stop it, or name another --output_dir."
         ) from None
-    except (PermissionError, NotADirectoryError, FileExistsError) as error:
+    except OSError as error:  # no permission, a file in the way, a read-only file system
         raise PermissionError(f"{folder} cannot be written: {error}. Name another --output_dir.") from error
     _held[folder] = lock
     since = time.strftime("%Y-%m-%d %H:%M:%S")

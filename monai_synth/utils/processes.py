@@ -103,13 +103,17 @@ def agreed(value: T) -> T:
     return values[0]
 
 
+def gathered(value: T) -> list[T]:
+    """What each process says, in their order."""
+    values = [value] * count()
+    if count() > 1:
+        dist.all_gather_object(values, value, group=_group)
+    return values
+
+
 def any_of(value: bool) -> bool:
     """Whether it holds in any process."""
-    if count() == 1:
-        return value
-    values = [value] * count()
-    dist.all_gather_object(values, value, group=_group)
-    return any(values)
+    return any(gathered(value))
 
 
 def average(values: torch.Tensor) -> torch.Tensor:

@@ -10,6 +10,7 @@ import time
 from types import FrameType
 
 logger = logging.getLogger(__name__)
+PATIENCE = 25.0  # seconds; batch systems and torchrun kill after 30
 SAME = 5.0  # seconds; batch systems and torchrun signal a process and its group, so that one request comes twice
 
 
@@ -17,26 +18,41 @@ class StopRequest:
     """A request to stop, which ends the program at once or, while somebody holds it, when that one lets go.
 
     Whoever has work in memory that the disk does not have yet holds the request, saves when it is wanted, and releases
-    it. A second one, some seconds later, does not wait.
+    it. A second one, some seconds later, does not wait, and nor does the first for more than 25 seconds: then
+    the program ends with what is on the disk.
     """
 
     def __init__(self) -> None:
         self.wanted = False
         self.held = False
         self.since = 0.0
+        self.timer: threading.Timer | None = None
 
     def listen(self) -> None:
         """From now on SIGTERM is such a request. Only a program's main thread can listen."""
-        self.wanted = self.held = False
+        self._forget()
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, self._come)
+
+    def _forget(self) -> None:
+        self.wanted = self.held = False
+        if self.timer is not None:
+            self.timer.cancel()
 
     def _come(self, number: int, frame: FrameType | None) -> None:
         if self.held and not self.wanted:
             self.wanted, self.since = True, time.monotonic()
+            self.timer = threading.Timer(PATIENCE, self._give_up)
+            self.timer.daemon = True
+            self.timer.start()
             logger.warning("Asked to stop (SIGTERM). Saving after this step.")
         elif not self.held or time.monotonic() - self.since > SAME:
             self.leave()
+
+    def _give_up(self) -> None:
+        if self.wanted:
+            logger.warning("What is at work takes too long to be saved. What is on the disk is whole.")
+            os._exit(128 + signal.SIGTERM)  # the main thread may be within a step for minutes
 
     def hold(self) -> None:
         """A request waits from now on."""
@@ -58,7 +74,7 @@ class StopRequest:
         Raises:
             SystemExit: always.
         """
-        self.wanted = self.held = False
+        self._forget()
         logger.warning("Asked to stop (SIGTERM). What is on the disk is whole; run the same command to go on.")
         raise SystemExit(128 + signal.SIGTERM)
 

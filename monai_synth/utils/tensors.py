@@ -14,6 +14,25 @@ from torch import Tensor
 from .io import PathLike, atomic_path
 
 
+def is_waited_for(tensor: Tensor) -> bool:
+    """Whether reading a tensor's numbers waits for a device beside the CPU to finish what it was given."""
+    return tensor.device.type != "cpu"
+
+
+def moved(tensor: Tensor, device: str | torch.device | None, non_blocking: bool = False, **kwargs: Any) -> Tensor:
+    """A tensor on a device; without waiting for a GPU when `non_blocking`, since only pinned memory allows that.
+
+    Args:
+        tensor: of any shape.
+        device: where to; None leaves it.
+        non_blocking: copy beside the computation.
+        kwargs: for `Tensor.to`.
+    """
+    if non_blocking and device is not None and torch.device(device).type == "cuda" and tensor.device.type == "cpu":
+        tensor = tensor.pin_memory()
+    return tensor.to(device=device, non_blocking=non_blocking, **kwargs)
+
+
 def save_safetensors(path: PathLike, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> None:
     """Writes a safetensors file in one piece, equal bytes for equal content.
 

@@ -4,6 +4,8 @@ import pytest
 from monai.data import load_decathlon_datalist
 
 from monai_synth.data import check_wall, class_names_of, load_datalist, save_datalist, select
+from monai_synth.data.records import save_synthetic_datalist
+from monai_synth.utils import read_json
 
 
 def record(name, role="shots", **fields):
@@ -22,6 +24,24 @@ def test_a_datalist_comes_back_as_it_was_and_monai_reads_it(tmp_path):
         path, is_segmentation=False, data_list_key="validation", base_dir=tmp_path / "images"
     )
     assert by_monai[0]["image"] == records[2]["image"]
+
+
+@pytest.mark.parametrize("number", [0, 1, 3])
+def test_a_datalist_of_synthetic_images_is_written_one_by_one_and_says_the_same(tmp_path, number):
+    known = {"label": 0, "class_name": "ä", "origin": "synthetic", "prompt": 'é"'}
+    records = [{"image": f"s/{index}.png", **known} for index in range(number)]
+    save_synthetic_datalist(tmp_path / "streamed.json", iter(records), ["ä", "b"])
+    whole = [{**record, "image": str(tmp_path / record["image"])} for record in records]
+    save_datalist(tmp_path / "whole.json", whole, ["ä", "b"], tmp_path)
+    assert read_json(tmp_path / "streamed.json") == read_json(tmp_path / "whole.json")
+    assert load_datalist(tmp_path / "streamed.json") == whole  # and the digest is right
+
+
+def test_a_datalist_of_synthetic_images_takes_no_other(tmp_path):
+    for fields in ({"role": "test", "origin": "synthetic"}, {}):
+        with pytest.raises(ValueError, match="/data/x.png is no record of a synthetic image without a role"):
+            save_synthetic_datalist(tmp_path / "datalist.json", iter([record("x", **fields)]), ["a"])
+    assert not list(tmp_path.iterdir())
 
 
 def test_select_takes_roles_and_classes():

@@ -1,10 +1,12 @@
 import json
 from collections import Counter
 
+import numpy as np
 import pytest
 import torch
+from torch.utils.data import Subset
 
-from monai_synth.data import pending_requests, plan_requests, prompts_of, write_synthetic_image
+from monai_synth.data import pending_requests, plan_requests, prompts_of, requests, write_synthetic_image
 from monai_synth.data.prompts import check_attributes
 from monai_synth.data.requests import JOURNAL, index_of
 from monai_synth.utils import derived_seed, sha256_of
@@ -64,18 +66,24 @@ def test_a_class_name_cannot_lead_out_of_the_folder(name):
 
 
 def test_only_whole_and_unchanged_images_count_as_done(tmp_path):
-    requests = plan_requests(["a"], PROMPTS, 5, seed=0)
+    plan = plan_requests(["a"], PROMPTS, 5, seed=0)
     lines = []
-    for request in requests[:4]:
+    for request in plan[:4]:
         write_synthetic_image(tmp_path / request["image"], torch.rand(3, 8, 8))
         lines.append(json.dumps({**request, "sha256": sha256_of(tmp_path / request["image"])}))
-    (tmp_path / requests[1]["image"]).unlink()  # lost
-    (tmp_path / requests[2]["image"]).write_bytes(b"torn")  # changed
+    (tmp_path / plan[1]["image"]).unlink()  # lost
+    (tmp_path / plan[2]["image"]).write_bytes(b"torn")  # changed
     lines[3] = lines[3][:40]  # killed while noting it
     (tmp_path / JOURNAL).write_text("\n".join(lines) + "\n")
-    assert [row["index"] for row in pending_requests(requests, tmp_path)] == [1, 2, 3, 4]
-    other_prompt = [{**requests[0], "prompt": "another"}]
-    assert list(pending_requests(other_prompt, tmp_path)) == other_prompt
+    assert [row["index"] for row in pending_requests(plan, tmp_path)] == [1, 2, 3, 4]
+    other_prompt = plan_requests(["a"], {"a": "another"}, 1, seed=0)
+    assert list(pending_requests(other_prompt, tmp_path)) == list(other_prompt)
+    assert [row["index"] for row in pending_requests(plan[::2], tmp_path)] == [2, 4]
+    assert [row["index"] for row in pending_requests(plan_requests(["b", "a"], PROMPTS, 2, seed=0), tmp_path)] == [
+        0,
+        1,
+        1,
+    ]
 
 
 def test_a_plan_is_a_sequence_that_takes_no_memory(tmp_path):
@@ -88,6 +96,20 @@ def test_a_plan_is_a_sequence_that_takes_no_memory(tmp_path):
     few = plan_requests(["a"], PROMPTS, 4, seed=0)
     pending = pending_requests(few[::2], tmp_path)
     assert len(pending) == 2 and list(pending) == [few[0], few[2]]
+
+
+def test_what_is_missing_is_shared_anew(tmp_path, monkeypatch):
+    """Of ten images in two processes, the first one's five are there."""
+    plan = plan_requests(["a"], PROMPTS, 10, seed=0)
+    missing = []
+    for process in (0, 1):
+        monkeypatch.setattr(requests, "rank", lambda: process)
+        monkeypatch.setattr(requests, "count", lambda: 2)
+        monkeypatch.setattr(requests, "gathered", lambda value: [np.array([], dtype=int), np.array([1, 3, 5, 7, 9])])
+        monkeypatch.setattr(requests, "pending_requests", lambda part, folder: missing.append(part) or Subset(part, []))
+        drawn = [row["index"] for row in requests.own_requests(plan, tmp_path)]
+        assert drawn == [[1, 5, 9], [3, 7]][process]
+        assert list(missing[process]) == list(plan[process::2])
 
 
 def test_a_folder_holds_five_thousand_images_at_most():

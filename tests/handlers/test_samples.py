@@ -16,7 +16,7 @@ from monai_synth.data import is_marked_synthetic, load_datalist, pending_request
 from monai_synth.data import requests as plans
 from monai_synth.data.requests import JOURNAL
 from monai_synth.engines import SamplingPrepareBatch
-from monai_synth.handlers import SampleGrid, SampleSaver
+from monai_synth.handlers import SampleGrid, SampleSaver, write_synthetic_datalist
 from monai_synth.inferers import SamplingInferer
 from monai_synth.networks import Denoiser, LatentDiffusion
 from monai_synth.utils import sha256_of
@@ -116,6 +116,17 @@ def test_images_of_further_folders_follow_in_the_datalist(run, tmp_path, monkeyp
         Path(record["image"]).relative_to(tmp_path).as_posix() for record in load_datalist(tmp_path / "datalist.json")
     ]
     assert drawn[:3] == ["a/a_000000.png", "a/a_000001.png", "a/0001/a_000002.png"]
+
+
+def test_an_image_that_was_lost_and_drawn_anew_by_another_process_is_noted_as_it_is(run, tmp_path):
+    hashes = run(tmp_path)
+    lines = (tmp_path / JOURNAL).read_text().splitlines(keepends=True)
+    stale = json.dumps({**json.loads(lines[0]), "sha256": "0" * 64}) + "\n"
+    for name in ("journal.1.jsonl", "journal.z.jsonl"):  # before and after the true one
+        (tmp_path / name).write_text(stale)
+        write_synthetic_datalist(tmp_path, ["a", "b"])
+        records = load_datalist(tmp_path / "datalist.json")
+        assert len(records) == 6 and records[0]["sha256"] == hashes["a_000000.png"]
 
 
 def test_drawing_waits_for_writers_that_cannot_keep_up(run, tmp_path, monkeypatch):

@@ -2,7 +2,10 @@
 
 import logging
 import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -19,6 +22,7 @@ from monai_synth.handlers import (
     StepSchedule,
     StopOnNonFiniteLoss,
     TrainingState,
+    non_finite_loss,
 )
 from monai_synth.utils import read_json
 from monai_synth.utils.stopping import stop_request
@@ -36,6 +40,7 @@ class SquaredError(nn.Module):
 def listening():
     before = signal.getsignal(signal.SIGTERM)
     yield
+    stop_request.listen()  # forgets what was asked
     signal.signal(signal.SIGTERM, before)
 
 
@@ -174,8 +179,51 @@ def test_a_damaged_state_is_recognized_and_the_one_before_is_used(tmp_path, capl
     with caplog.at_level(logging.INFO):
         resumed, network, _ = make_trainer(tmp_path, epochs=4)
         resumed.run()
-    assert "state_1.safetensors is damaged" in caplog.text and "Going on after epoch 2" in caplog.text
+    assert (
+        "state_1.safetensors, or what is noted of it, is damaged" in caplog.text
+        and "Going on after epoch 2" in caplog.text
+    )
     assert torch.equal(network.weight, expected.weight)
+
+
+@pytest.mark.parametrize("name", ["state_1.json", "state_1.safetensors"])
+def test_a_truncated_file_of_a_state_is_recognized(tmp_path, caplog, name):
+    make_trainer(tmp_path, epochs=3)[0].run()
+    (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:20])
+    with caplog.at_level(logging.INFO):
+        resumed = make_trainer(tmp_path, epochs=4)[0]
+        resumed.run()
+    assert "state_1.safetensors, or what is noted of it, is damaged" in caplog.text
+    assert "Going on after epoch 2" in caplog.text and resumed.state.iteration == 12
+
+
+def test_without_a_sound_state_a_training_begins_anew_and_says_so(tmp_path, caplog):
+    make_trainer(tmp_path, epochs=3)[0].run()
+    for path in tmp_path.glob("state_?.safetensors"):
+        path.write_bytes(b"")
+    whole, expected, _ = make_trainer(epochs=4)
+    whole.run()
+    resumed, network, _ = make_trainer(tmp_path, epochs=4)
+    resumed.run()
+    assert "No sound state is left" in caplog.text and torch.equal(network.weight, expected.weight)
+
+
+def test_a_full_disk_leaves_the_last_good_state(tmp_path, monkeypatch):
+    make_trainer(tmp_path, epochs=2)[0].run()
+    whole, expected, _ = make_trainer(epochs=4)
+    whole.run()
+
+    def full(self, content):
+        with open(self, "wb") as file:
+            file.write(content[:10])
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
+        patch.setattr(Path, "write_bytes", full)
+        make_trainer(tmp_path, epochs=4)[0].run()
+    resumed, network, _ = make_trainer(tmp_path, epochs=4)
+    resumed.run()
+    assert torch.equal(network.weight, expected.weight) and not list(tmp_path.glob(".*"))
 
 
 def test_random_numbers_follow_from_seed_and_epoch():
@@ -256,6 +304,50 @@ def test_a_loss_that_is_no_number_stops_before_the_weights_change(tmp_path):
     with pytest.raises(RuntimeError, match="The loss is nan at step 7. .*last good state.* Lower --rate."):
         broken.run()
     assert torch.equal(network.weight, kept)
+
+
+@pytest.mark.parametrize("step, epochs", [(4, 1), (6, 1), (7, 2)])
+def test_what_would_be_waited_for_is_looked_at_before_the_next_state(tmp_path, monkeypatch, step, epochs):
+    """As on a GPU: the weights are spoiled by then, and the states are not."""
+    monkeypatch.setattr(non_finite_loss, "is_waited_for", lambda tensor: True)
+    trainer, network, _ = make_trainer(tmp_path, extra=[StopOnNonFiniteLoss("Lower --rate.")])
+
+    def spoil(engine):
+        engine.state.batch["image"] *= float("nan")
+
+    trainer.add_event_handler(Events.ITERATION_STARTED(once=step), spoil)
+    with pytest.raises(RuntimeError, match=f"loss was not finite at a step up to {3 * epochs + 3}.* Lower --rate."):
+        trainer.run()
+    assert not network.weight.isfinite().all()
+    resumed, network, _ = make_trainer(tmp_path)
+    resumed.run()
+    whole, expected, _ = make_trainer()
+    whole.run()
+    assert torch.equal(network.weight, expected.weight)
+
+
+def test_what_would_be_waited_for_is_looked_at_before_a_training_stops_within_an_epoch(tmp_path, monkeypatch):
+    monkeypatch.setattr(non_finite_loss, "is_waited_for", lambda tensor: True)
+    trainer, _, _ = make_trainer(tmp_path, extra=[StopOnNonFiniteLoss()], scale=float("nan"))
+    trainer.add_event_handler(Events.ITERATION_STARTED(once=2), lambda engine: signal.raise_signal(signal.SIGTERM))
+    stop_request.listen()
+    with pytest.raises(RuntimeError, match="loss was not finite at a step up to 2"):
+        trainer.run()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_request_is_granted_in_time_whatever_is_at_work(tmp_path):
+    code = """
+import signal, time
+from monai_synth.utils import stopping
+stopping.PATIENCE = 0.3
+stopping.stop_request.listen()
+stopping.stop_request.hold()
+signal.raise_signal(signal.SIGTERM)
+time.sleep(60)
+"""
+    result = subprocess.run([sys.executable, "-c", code], timeout=50, capture_output=True, text=True)
+    assert result.returncode == 143 and "takes too long to be saved" in result.stderr
 
 
 def test_the_bar_counts_all_steps_and_begins_where_the_run_does(tmp_path, capsys):

@@ -29,8 +29,11 @@ def test_no_image_depends_on_its_batch(miniature, kind, scheduler):
     assert (together[0] - together[1]).abs().max() > 0.01
 
 
-def test_the_same_call_gives_the_same_bits(diffusion):
-    assert torch.equal(draw(diffusion, [7]), draw(diffusion, [7]))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_same_batch_gives_the_same_bits(miniature, dtype):
+    first, again = (draw(LatentDiffusion(str(miniature()), dtype=dtype), [7, 8, 9]) for _ in range(2))
+    assert torch.equal(first, again)
+    assert (first[0] - first[1]).abs().max() > 0.01
 
 
 def test_the_default_solver_draws_what_diffusers_draws(diffusion):

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -25,6 +26,15 @@ def test_a_second_run_is_refused_until_the_first_dies(tmp_path):
     hold_folder(folder)
     hold_folder(folder)  # the same process may ask again
     release_folder(folder)
+
+
+def test_a_read_only_file_system_is_named(tmp_path, monkeypatch):
+    def mkdir(self, **options):
+        raise OSError(30, "Read-only file system", str(self))
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    with pytest.raises(PermissionError, match="run cannot be written: .*Read-only.* Name another --output_dir"):
+        hold_folder(tmp_path / "run")
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):

@@ -1,0 +1,54 @@
+"""Which GPU a process of torchrun gets, without one; what several processes do is in tests/bundles/test_processes.py."""
+
+import pytest
+import torch
+
+from monai_synth.utils import best_device, processes
+
+
+@pytest.fixture
+def torchrun(monkeypatch):
+    """Pretends to be one of several processes that torchrun has started on a machine with some GPUs."""
+    chosen = []
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    monkeypatch.setattr(processes.dist, "rendezvous", lambda *args, **kwargs: iter([(None, 0, 0)]))
+    monkeypatch.setattr(processes.dist, "PrefixStore", lambda *args: None)
+
+    def pretend(local, gpus, world=4):
+        monkeypatch.setenv("WORLD_SIZE", str(world))
+        monkeypatch.setenv("LOCAL_RANK", str(local))
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+        return chosen
+
+    return pretend
+
+
+@pytest.mark.parametrize(("local", "gpus"), [(1, 1), (3, 2)])
+def test_more_processes_than_gpus_are_refused(torchrun, local, gpus):
+    chosen = torchrun(local, gpus)
+    with pytest.raises(RuntimeError) as error:
+        processes.join()
+    assert str(error.value) == (
+        f"torchrun starts process {local} on this machine, which has {gpus} GPUs, counted from 0. Ask for "
+        f"--nproc_per_node {gpus} or fewer."
+    )
+    assert chosen == [] and not torch.distributed.is_initialized()
+
+
+@pytest.mark.parametrize(("local", "gpus", "backend"), [(1, 2, "nccl"), (3, 0, "gloo")])
+def test_each_process_has_a_gpu_of_its_own_or_none(torchrun, monkeypatch, local, gpus, backend):
+    chosen, joined = torchrun(local, gpus), []
+    monkeypatch.setattr(processes.dist, "init_process_group", lambda backend, **kwargs: joined.append(backend))
+    monkeypatch.setattr(processes.dist, "new_group", lambda **kwargs: None)
+    monkeypatch.setattr(processes, "_group", None)
+    monkeypatch.setattr(processes.atexit, "register", lambda function: None)
+    processes.join()
+    assert joined == [backend] and chosen == [local] * (gpus > 0)
+    assert best_device() == (torch.device("cuda", local) if gpus else torch.device("cpu"))
+
+
+def test_a_single_process_meets_nobody(torchrun):
+    assert torchrun(local=0, gpus=1, world=1) == []
+    processes.join()
+    assert not torch.distributed.is_initialized() and best_device() == torch.device("cuda", 0)
