@@ -1,14 +1,47 @@
 """The benchmark runs through on small numbers, and its random bases have the sizes of the published ones."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import psutil
 import pytest
 import torch
+from PIL import Image
+from safetensors import safe_open
+
+from monai_synth.networks import FeatureEncoder, load_adapter
+from monai_synth.networks.adapter_files import adapter_path, read_adapter_metadata
+from monai_synth.networks.base_models import resolve_base_model
 
 ROOT = Path(__file__).resolve().parents[1]
+CONFIGS = ROOT / "bundles" / "colon" / "configs"
+PROMPTS = {
+    "colon_aca": "H&E histopathology, colon adenocarcinoma",
+    "colon_n": "H&E histopathology, benign colon tissue",
+}
+CPU = torch.device("cpu")
 sys.path.insert(0, str(ROOT / "scripts"))
+
+
+@pytest.fixture
+def shots(image_folder):
+    """Paths and prompts of two images of each class."""
+    folder = image_folder(dict.fromkeys(PROMPTS, 2))
+    return [(path, PROMPTS[path.parent.name]) for path in sorted(folder.rglob("*.png"))]
+
+
+@pytest.fixture
+def setting(miniature, shots, tmp_path):
+    """A miniature with an adapter."""
+    from benchmarks.generation import Setting
+    from benchmarks.shipped import train_as_shipped
+
+    base = miniature()
+    train_as_shipped(base, CPU, shots, 32, tmp_path / "adapter", max_steps=1)
+    return Setting(base, tmp_path / "adapter", PROMPTS, 32, CPU, tmp_path / "drawn")
 
 
 @pytest.mark.parametrize(("shape", "millions"), [("sd15", 859.5), ("sd21", 865.9)])
@@ -43,20 +76,230 @@ def test_ways_are_timed_in_turns():
     assert markdown("T", ["x", "y"], [["1", "2"]]) == "**T**\n\n| x | y |\n|---|---|\n| 1 | 2 |\n"
 
 
+@pytest.mark.parametrize(
+    ("latents", "prompts", "expected"),
+    [(False, False, ([8], [8])), (True, False, ([], [8])), (True, True, ([], []))],
+    ids=["today's way", "latents cached", "both cached"],
+)
+def test_without_caches_both_encoders_run_once_a_step_over_the_whole_batch(
+    miniature, shots, monkeypatch, latents, prompts, expected
+):
+    from benchmarks.fine_tuning import Stepper
+
+    stepper, images, texts = Stepper(miniature(), CPU, shots, 32, latents, prompts), [], []
+    encode = stepper.diffusion.encode
+    monkeypatch.setattr(stepper.diffusion, "encode", lambda batch: images.append(len(batch)) or encode(batch))
+    encoder = stepper.diffusion.text_encoders["text_encoder"]
+    encoder.register_forward_pre_hook(
+        lambda module, args, kwargs: texts.append(len(args[0] if args else kwargs["input_ids"])), with_kwargs=True
+    )
+    assert stepper.step().isfinite() and (images, texts) == expected
+
+
+def test_the_works_adapter_holds_the_text_encoder_and_is_read_back(miniature, shots, tmp_path):
+    from benchmarks.fine_tuning import Stepper
+
+    stepper = Stepper(miniature(), CPU, shots, 32, False, False, learn_text=True)
+    stepper.step()
+    stepper.save(tmp_path / "adapter")
+    with safe_open(adapter_path(tmp_path / "adapter"), framework="pt") as file:
+        parts = {key.split(".")[0] for key in file.keys()}
+        learned = [file.get_tensor(key) for key in file.keys() if key.startswith("text_encoder") and "lora_B" in key]
+    assert parts == {"unet", "text_encoder"} and all(value.abs().max() > 0 for value in learned)
+    load_adapter(stepper.diffusion, tmp_path / "adapter")
+
+
+def test_the_shipped_training_is_that_of_the_config(miniature, shots, tmp_path):
+    from benchmarks.shipped import shipped_training, train_as_shipped
+
+    seconds = train_as_shipped(miniature(), CPU, shots, 32, tmp_path / "adapter", max_steps=2)
+    assert seconds > 0 and read_adapter_metadata(tmp_path / "adapter")["steps"] == 2
+    assert read_adapter_metadata(tmp_path / "adapter")["prompts"] == PROMPTS
+    parser = shipped_training(miniature(), CPU, shots, 32, tmp_path / "other")
+    changed = {"datalist_path", "adapter_dir", "base_model", "device", "image_size", "sample_every"}
+    config = json.loads((CONFIGS / "train_diffusion.json").read_text())
+    assert {key for key, value in config.items() if parser[key] != value} == changed
+
+
+def test_the_profile_is_of_steps_of_the_shipped_trainer(setting, shots, monkeypatch):
+    from benchmarks import hot_loop
+
+    tables = []
+    monkeypatch.setattr(hot_loop, "STEPS", 2)
+    monkeypatch.setattr(hot_loop, "operations", lambda title, found, *rest: tables.append(found) or title)
+    assert hot_loop.profile_training(setting, shots) == "A step of train_diffusion.json's trainer"
+    calls = {row.key: row.count for row in tables[0].key_averages()}
+    assert calls["Optimizer.step#AdamW.step"] == hot_loop.STEPS
+    assert calls["enumerate(DataLoader)#_SingleProcessDataLoaderIter.__next__"] == hot_loop.STEPS
+
+
+def test_the_figures_of_a_profile_are_for_one_time():
+    from benchmarks.hot_loop import operations, profiler
+
+    with profiler(CPU) as found:
+        for _ in range(4):
+            torch.ones(64, 64) @ torch.ones(64, 64)
+    table = operations("products", found, 4, CPU, num_rows=100)
+    assert "| `aten::mm` | 1 | " in table and "| `aten::ones` | 2 | " in table
+
+
+def test_the_works_scheduler_is_named_for_what_it_is(miniature, setting):
+    from benchmarks.generation import Plain, knows_pndm
+
+    assert knows_pndm(miniature()) and not knows_pndm(resolve_base_model("nano"))
+    assert type(Plain(setting).pipeline.scheduler).__name__ == "PNDMScheduler"
+    assert type(Plain(setting, 20, "dpmsolver++").pipeline.scheduler).__name__ == "DPMSolverMultistepScheduler"
+
+
+def test_both_ways_draw_all_images_and_their_peaks_are_told(setting):
+    from benchmarks.memory import WAYS, peaks_of
+
+    now = psutil.Process().memory_info().rss
+    for number, way in enumerate(WAYS):
+        host, gpu = peaks_of(way, setting, 2, (0.28, 5.42))
+        assert host >= 0.99 * now and gpu == 0
+        assert len(list((setting.folder / f"memory_{number}_2").rglob("*.png"))) == 2 * len(PROMPTS)
+
+
+def test_lost_variety_lowers_the_recall(image_folder, encoder):
+    from benchmarks.generation import features_of, judge
+
+    network = FeatureEncoder(str(encoder))
+    real = image_folder({"a": 12}, name="real")
+    features = {"a": features_of(sorted((real / "a").glob("*.png")), network)}
+    whole = judge(features, real, network)
+    assert whole.recall == 1 and whole.kid <= 0  # unbiased: below 0 for the same images
+    poor = real.parent / "poor" / "a"
+    poor.mkdir(parents=True)
+    pixels = np.asarray(Image.open(real / "a" / "a_000.png"))
+    for number in range(12):
+        Image.fromarray(pixels + number % 2).save(poor / f"{number}.png")
+    lost = judge(features, poor.parent, network)
+    assert lost.recall < whole.recall and lost.vendi < whole.vendi and lost.kid > whole.kid
+
+
+@pytest.mark.parametrize(
+    ("base", "ours", "words"),
+    [
+        (90.0, [(10, 40.0), (20, 30.0)], "ours after 10.0 s (10 steps): 4.0x."),
+        (90.0, [(10, 60.0), (20, 52.0)], "ours after 20.0 s (20 steps): 2.0x."),
+        (90.0, [(10, 80.0), (20, 70.0)], "ours never is."),
+        (54.0, [(10, 40.0)], "there is nothing to be reached"),
+    ],
+    ids=["sooner", "at the end of the interval", "never", "no room to fall"],
+)
+def test_the_verdict_compares_the_times_to_the_works_best(base, ours, words):
+    from benchmarks.generation import Quality
+    from benchmarks.same_kid import Checkpoint, verdict
+
+    def points(way, values):
+        return [Checkpoint(way, steps, float(steps), Quality(kid, 5.0, 1.0, 1.0)) for steps, kid in values]
+
+    # the best is 50 after 80 s; its interval ends at 55, where the works are after 40 s
+    text = verdict(Quality(base, 5.0, 1.0, 1.0), points("works", [(20, 70), (40, 54), (80, 50)]), points("ours", ours))
+    assert (
+        text.startswith("The works' way is nearest after 80 steps, 50.00 +- 5.00.")
+        and text.endswith(words)
+        or (words in text and base < 55)
+    )
+
+
+def test_time_to_the_same_distance(miniature, tmp_path):
+    from benchmarks.generation import Setting
+    from benchmarks.same_kid import benchmark_same_kid
+
+    setting = Setting(miniature(), tmp_path, PROMPTS, 64, CPU, tmp_path)
+    table = benchmark_same_kid(setting, 2, [2, 1], 3, (0.28, 5.42), held_out=8)
+    rows = [line.strip("| ").split(" | ")[:2] for line in table.splitlines()[4:9]]
+    assert rows == [["the base alone", "0"], *([way, n] for way in ("the works' way", "ours") for n in ("1", "2"))]
+    assert "The works' way is nearest after" in table
+    names = {path.name for path in (tmp_path / "patient" / "colon_n").iterdir()}
+    assert names == {f"colon_n_{index:05d}.png" for index in range(10)}  # 2 shots and 8 that judge
+
+
+def test_every_augmentation_of_the_classifier_has_one_of_torchvision():
+    from benchmarks.reading import torchvision_transforms
+
+    entries = json.loads((CONFIGS / "train.json").read_text())["train"]["random_transforms"]
+    assert [entry["_target_"] for entry in entries[4:]] == ["EnsureTyped"]
+    still = torchvision_transforms([{**entry, "prob": 0.0} for entry in entries], 32)
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    assert np.array_equal(still(Image.fromarray(pixels)).mul(255).round().numpy(), pixels.transpose(2, 0, 1))
+    moving = torchvision_transforms([{**entry, "prob": 1.0} for entry in entries], 32)
+    image = moving(Image.fromarray(pixels))
+    assert image.shape == (3, 32, 32) and not np.array_equal(image.mul(255).round().numpy(), pixels.transpose(2, 0, 1))
+
+
+def test_a_step_of_the_classifier_moves_its_weights(monkeypatch):
+    from benchmarks import reading
+
+    made = []
+    build = reading.ImageClassifier
+    monkeypatch.setattr(
+        reading, "ImageClassifier", lambda *args, **kwargs: made.append(build(*args, **kwargs)) or made[-1]
+    )
+    step = reading.training_step("test_resnet", 32, CPU, channels_last=True)
+    before = [parameter.detach().clone() for parameter in made[0].parameters()]
+    step(torch.rand(4, 3, 32, 32))
+    assert all(parameter.grad is None for parameter in made[0].parameters())
+    assert any(not torch.equal(old, new) for old, new in zip(before, made[0].parameters()))
+
+
+def test_options_are_completed_from_what_is_shipped(monkeypatch, tmp_path):
+    import benchmark
+
+    steps = json.loads((CONFIGS / "train_diffusion.json").read_text())["max_steps"]
+    assert benchmark.parse([]).adapter_steps == steps and benchmark.parse(["--adapter_steps", "7"]).adapter_steps == 7
+    monkeypatch.setattr(benchmark, "adapter_path", lambda name: tmp_path / name)
+    assert benchmark.parse([]).few_step_adapter is None
+    (tmp_path / "nano_few_step").touch()
+    assert benchmark.parse([]).few_step_adapter == "nano_few_step"
+    assert benchmark.parse(["--shape", "sd21"]).few_step_adapter is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--images_per_class", "2"], "3 are the fewest that can be judged"),
+        (["--checkpoints", "0", "5"], "each must be 1 step or more"),
+        (["--few_step_adapter", "nowhere"], "there is no nowhere"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(capsys, arguments, words):
+    import benchmark
+
+    with pytest.raises(SystemExit):
+        benchmark.parse(arguments)
+    assert words in capsys.readouterr().err
+
+
+def test_the_whole_job_loads_the_works_pipelines_and_no_other():
+    from benchmark import whole_job
+
+    rates = {"works": 1.0, "diffusers called plainly": 2.0, "ours": 10.0}
+    rows = whole_job({"works": 2.0, "ours": 1.0}, rates, steps=50, images=100, loading=20.0).splitlines()[4:]
+    assert rows == ["| works | 100 | 120 | 1.00x |", "| ours | 50 | 10 | 3.67x |"]
+
+
 @pytest.mark.slow
-def test_the_whole_benchmark_runs(capsys):
-    small = "--threads 1 --repeats 1 --shots 4 --adapter_steps 2 --images_per_class 10".split()
+def test_the_whole_benchmark_runs():
+    small = "--threads 1 --repeats 1 --shots 4 --adapter_steps 2 --images_per_class 3 --checkpoints 1 2".split()
     done = subprocess.run(
         [sys.executable, str(ROOT / "scripts" / "benchmark.py"), *small], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     for words in (
         "the works' way",
+        "50 steps of DDIM (PNDM does not know this base's noise schedule)",
+        "The works load their pipeline anew for each class",
         "+ bfloat16",
         "scan: files",
-        "Peak memory",
+        "Peak memory of drawing",
         "KID x 1000",
+        "recall",
         "The whole job",
+        "The works' way is nearest after",
+        "A step of train_diffusion.json's trainer",
         "A batch",
         "Images at once",
         "torch.compile",

@@ -6,12 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from diffusers.models.attention_processor import AttnProcessor2_0
+from PIL import Image
 from torch import Tensor
+from torchvision import transforms
 
-from monai_synth.engines import LatentDiffusionPrepareBatch
-from monai_synth.losses import DenoisingLoss
 from monai_synth.networks import LatentDiffusion, LoRADenoiser, save_adapter
+from monai_synth.networks.diffusion import Conditioning
 from monai_synth.transforms import EncodeLatent, LoadTile, RandLatentView, ResizeCrop
 
 from .timing import in_turns, markdown
@@ -21,17 +23,23 @@ RATE = 1e-3
 
 
 class Stepper:
-    """An optimizer step over a few images, with what is cached of them.
+    """An optimizer step over a batch, in a plain loop without an engine, with what is cached of the images.
+
+    Without a cache it is the loop of today's scripts (diffusers' train_text_to_image_lora.py): PIL and torchvision read
+    a batch, and the autoencoder and the text encoder run over all of it on the device, at every step. Noise, loss and
+    optimizer are the same for all ways, on the device too.
 
     Args:
         base: folder of the base model.
         device: where is trained.
         images: paths of the images and the prompt of each.
         size: pixels.
-        cache_latents: encode the images once; else they are read and encoded at every step.
+        cache_latents: encode the 8 flips and turns of each image once.
         cache_prompts: encode the prompts once.
         dtype: of the frozen base.
         fused: keep torch's fused attention on a CPU in bfloat16 too.
+        learn_text: adapt the text encoder as well, which leaves no prompt to be cached.
+        learning_rate: of AdamW, the same at all steps.
     """
 
     def __init__(
@@ -44,49 +52,70 @@ class Stepper:
         cache_prompts: bool,
         dtype: torch.dtype = torch.float32,
         fused: bool = False,
+        learn_text: bool = False,
+        learning_rate: float = RATE,
     ) -> None:
-        self.images, self.device, self.cache_prompts = images, device, cache_prompts
+        self.images, self.device, self.learn_text = images, device, learn_text
         torch.manual_seed(0)
         self.diffusion = LatentDiffusion(str(base), device=device, dtype=dtype)
         if fused:
             self.diffusion.denoiser.set_attn_processor(AttnProcessor2_0())
-        self.network = LoRADenoiser(self.diffusion, rank=16)
-        self.optimizer = torch.optim.AdamW(self.network.trainable_parameters(), lr=RATE)
-        self.prepare, self.loss = LatentDiffusionPrepareBatch(self.diffusion), DenoisingLoss()
-        self.load, self.resize = LoadTile(), ResizeCrop(size)
+        self.network = LoRADenoiser(self.diffusion, rank=16, train_text_encoder=learn_text)
+        self.optimizer = torch.optim.AdamW(self.network.trainable_parameters(), lr=learning_rate)
+        self.read = transforms.Compose([transforms.Resize(size), transforms.CenterCrop(size), transforms.ToTensor()])
         self.view, self.generator = RandLatentView().set_random_state(0), torch.Generator().manual_seed(0)
-        self.latents = [EncodeLatent(self.diffusion)(self.read(path)) for path, _ in images] if cache_latents else None
-        self.contexts = {prompt: self.encode(prompt) for _, prompt in images} if cache_prompts else {}
+        self.latents: list[Tensor] = []
+        if cache_latents:
+            load, resize, encode = LoadTile(), ResizeCrop(size), EncodeLatent(self.diffusion)
+            self.latents = [encode(resize(load(path))) for path, _ in images]
+        else:
+            self.diffusion.autoencoder.to(memory_format=torch.contiguous_format)  # as diffusers loads it
+        self.contexts: dict[str, Conditioning] = {}
+        if cache_prompts:
+            for prompt in dict.fromkeys(prompt for _, prompt in images):
+                encoded = self.diffusion.encode_prompts([prompt])
+                self.contexts[prompt] = {name: value[0] for name, value in encoded.items()}
 
-    def read(self, path: Path) -> Tensor:
-        """An image as the autoencoder takes it."""
-        return self.resize(self.load(path))
+    def batch_of_latents(self, chosen: list[int]) -> Tensor:
+        """Fresh latents of the chosen images, shape (B, c, h, w), on the device."""
+        if self.latents:
+            return torch.stack([self.view(self.latents[index]) for index in chosen]).to(self.device)
+        pixels = []
+        for index in chosen:
+            with Image.open(self.images[index][0]) as image:
+                pixels.append(self.read(image.convert("RGB")))
+        mean, std = self.diffusion.encode(torch.stack(pixels))
+        return mean + std * torch.randn_like(mean)
 
-    def encode(self, prompt: str) -> dict[str, Tensor]:
-        """Features of one prompt, without the first axis."""
-        return {name: value[0].cpu() for name, value in self.diffusion.encode_prompts([prompt]).items()}
+    def batch_of_contexts(self, prompts: list[str]) -> Conditioning:
+        """Features of prompts on the device; token ids where the text encoder learns."""
+        if self.contexts:
+            parts = [self.contexts[prompt] for prompt in prompts]
+            return {name: torch.stack([part[name] for part in parts]) for name in parts[0]}
+        if self.learn_text:
+            return {name: ids.to(self.device) for name, ids in self.diffusion.token_ids(prompts).items()}
+        return self.diffusion.encode_prompts(prompts)
 
-    def latent(self, index: int) -> Tensor:
-        """A fresh latent of one image."""
-        if self.latents is not None:
-            return self.view(self.latents[index])
-        mean, std = self.diffusion.encode(self.read(self.images[index][0])[None])
-        return (mean + std * torch.randn_like(std))[0].float().cpu()
-
-    def step(self) -> float:
-        """One step of the optimizer, and the loss."""
+    def step(self) -> Tensor:
+        """One step of the optimizer, and the loss, which is not waited for."""
         chosen = torch.randint(len(self.images), (BATCH,), generator=self.generator).tolist()
-        prompts = [self.images[index][1] for index in chosen]
-        contexts = [self.contexts[prompt] if self.cache_prompts else self.encode(prompt) for prompt in prompts]
-        context = {name: torch.stack([one[name] for one in contexts]) for name in contexts[0]}
-        batch = {"image": torch.stack([self.latent(index) for index in chosen]), "prompt": context}
-        noisy, target, _, options = self.prepare(batch, self.device)
-        loss = self.loss(self.network(noisy, **options), target)
+        latents = self.batch_of_latents(chosen)
+        context = self.batch_of_contexts([self.images[index][1] for index in chosen])
+        noise, timesteps = torch.randn_like(latents), self.diffusion.draw_timesteps(BATCH).to(self.device)
+        noisy = self.diffusion.add_noise(latents, noise, timesteps)
+        predicted = self.network(noisy, timesteps=timesteps, context=context)
+        loss = F.mse_loss(predicted, self.diffusion.target(latents, noise, timesteps))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(list(self.network.trainable_parameters()), 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        return float(loss.detach())
+        return loss.detach()
+
+    def save(self, folder: Path) -> None:
+        """Writes the adapter."""
+        prompts = {path.parent.name: prompt for path, prompt in self.images}
+        origin = {"base_fingerprint": self.diffusion.fingerprint, "prompts": prompts, "class_names": list(prompts)}
+        save_adapter(self.network, folder, origin)
 
 
 def ladder(base: Path, device: torch.device, images: list[tuple[Path, str]], size: int) -> dict[str, Stepper]:
@@ -102,18 +131,6 @@ def ladder(base: Path, device: torch.device, images: list[tuple[Path, str]], siz
     else:
         ways["+ bfloat16"] = (True, True, torch.bfloat16)
     return {name: Stepper(base, device, images, size, *options) for name, options in ways.items()}
-
-
-def train_adapter(
-    base: Path, device: torch.device, images: list[tuple[Path, str]], size: int, steps: int, folder: Path
-) -> None:
-    """A short fine-tuning, so that the drawing has an adapter."""
-    stepper = Stepper(base, device, images, size, True, True)
-    for _ in range(steps):
-        stepper.step()
-    prompts = {prompt: prompt for _, prompt in images}
-    origin = {"base_fingerprint": stepper.diffusion.fingerprint, "prompts": prompts, "class_names": list(prompts)}
-    save_adapter(stepper.network, folder, origin)
 
 
 def benchmark_fine_tuning(
@@ -132,7 +149,7 @@ def benchmark_fine_tuning(
         repeats: rounds of the timing.
     """
     steppers = ladder(base, device, images, size)
-    losses: dict[str, list[float]] = {name: [] for name in steppers}
+    losses: dict[str, list[Tensor]] = {name: [] for name in steppers}
 
     def way(name: str) -> Callable[[], None]:
         return lambda: losses[name].extend(steppers[name].step() for _ in range(steps))
@@ -143,7 +160,7 @@ def benchmark_fine_tuning(
     first = next(iter(seconds.values()))
     rows = []
     for name, value in seconds.items():
-        tail = losses[name][-steps * repeats :]
-        rows.append([name, f"{value / steps:.3f}", f"{first / value:.2f}x", f"{sum(tail) / len(tail):.3f}"])
+        mean_loss = float(torch.stack(losses[name][-steps * repeats :]).mean())
+        rows.append([name, f"{value / steps:.3f}", f"{first / value:.2f}x", f"{mean_loss:.3f}"])
     table = markdown(f"A step of fine-tuning, {BATCH} images", ["way", "seconds", "speed", "mean loss"], rows)
     return table, {name: value / steps for name, value in seconds.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -11,23 +12,25 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import DPMSolverMultistepScheduler, PNDMScheduler, StableDiffusionPipeline
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, PNDMScheduler, StableDiffusionPipeline
 from monai.data import DataLoader, Dataset
 from monai.engines import SupervisedEvaluator
 
 from monai_synth.data import plan_requests, read_image
-from monai_synth.engines import SamplingPrepareBatch
+from monai_synth.engines import SamplingPrepareBatch, noise_of_seeds
 from monai_synth.handlers import SampleSaver
 from monai_synth.inferers import SamplingInferer
-from monai_synth.metrics.distances import unbiased_mmd, vendi_score
+from monai_synth.metrics import neighbor_scores, unbiased_mmd, vendi_score
 from monai_synth.networks import Denoiser, FeatureEncoder, LatentDiffusion, load_adapter
 
-from .timing import in_turns, markdown
+from .timing import in_turns, markdown, synchronize
 
 BATCH = 10  # of the works
 BATCHES = (1, 5, BATCH, 20, 40)
 GUIDANCE = 2.0
 GROUPS = 10  # of the jackknife
+FEWEST = 3  # images of a class that can be judged
+NUM_NEIGHBORS = 5  # of the recall
 Request = dict[str, Any]
 
 
@@ -42,7 +45,7 @@ class Setting:
         size: pixels of the images.
         device: where is drawn.
         folder: for the images.
-        few_step: folder of an adapter for few steps, where there is one.
+        few_step: an adapter for few steps, where there is one: its folder, its file or an embedded one's name.
     """
 
     base: Path
@@ -51,11 +54,19 @@ class Setting:
     size: int
     device: torch.device
     folder: Path
-    few_step: Path | None = None
+    few_step: str | None = None
 
     def requests(self, per_class: int) -> list[Request]:
         """The images that every way draws, the same noise for all."""
         return plan_requests(list(self.prompts), self.prompts, per_class, seed=0)
+
+
+def knows_pndm(base: Path) -> bool:
+    """Whether the works' scheduler can follow a base's noise schedule, which it cannot where that ends in pure noise.
+
+    The nano base's does; its own DDIM takes the place of PNDM then, with 50 calls of the denoiser for 51.
+    """
+    return not DDIMScheduler.load_config(base, subfolder="scheduler").get("rescale_betas_zero_snr")
 
 
 class Plain:
@@ -63,14 +74,15 @@ class Plain:
 
     Args:
         setting: what is drawn.
-        steps: of the sampler; None is the works' 50 with their scheduler.
-        reload: load the pipeline anew for every class.
+        steps: of the sampler.
+        solver: "pndm", the works' one (see `knows_pndm`), or "dpmsolver++".
     """
 
-    def __init__(self, setting: Setting, steps: int | None, reload: bool) -> None:
-        self.setting, self.steps, self.reload = setting, steps, reload
-        self.pipeline = None if reload else self.load()
-        self.noise = SamplingPrepareBatch(LatentDiffusion(str(setting.base)), setting.size)
+    def __init__(self, setting: Setting, steps: int = 50, solver: str = "pndm") -> None:
+        self.setting, self.steps, self.solver = setting, steps, solver
+        self.pipeline = self.load()
+        side = setting.size // self.pipeline.vae_scale_factor
+        self.shape = self.pipeline.unet.config.in_channels, side, side
 
     def load(self) -> Any:
         """The pipeline with its adapter and scheduler."""
@@ -78,39 +90,35 @@ class Plain:
         pipeline = StableDiffusionPipeline.from_pretrained(self.setting.base, torch_dtype=dtype)
         pipeline.load_lora_weights(self.setting.adapter)
         config = pipeline.scheduler.config
-        if self.steps is not None:
-            kind, options = DPMSolverMultistepScheduler, {"timestep_spacing": "trailing"}
-            pipeline.scheduler = kind.from_config(config, **options)
-        elif not config.get("rescale_betas_zero_snr"):  # which PNDM does not know; DDIM has as many calls
+        if self.solver == "dpmsolver++":
+            pipeline.scheduler = DPMSolverMultistepScheduler.from_config(config, timestep_spacing="trailing")
+        elif knows_pndm(self.setting.base):
             pipeline.scheduler = PNDMScheduler.from_config(config, skip_prk_steps=True)
         pipeline.set_progress_bar_config(disable=True)
         return pipeline.to(self.setting.device)
 
     def draw(self, requests: list[Request], folder: Path) -> None:
         """Writes the requested images."""
-        pipeline = self.pipeline
         for class_name, prompt in self.setting.prompts.items():
-            pipeline = self.load() if self.reload else pipeline
             (folder / class_name).mkdir(parents=True, exist_ok=True)
             own = [request for request in requests if request["class_name"] == class_name]
             for start in range(0, len(own), BATCH):
                 part = own[start : start + BATCH]
-                given = {"seed": [request["seed"] for request in part], "prompt": [prompt] * len(part)}
-                latents = self.noise(given)[0].to(pipeline.device, pipeline.dtype)  # type: ignore[union-attr]
-                images = pipeline(  # type: ignore[misc]
+                noise = noise_of_seeds([request["seed"] for request in part], self.shape)
+                images = self.pipeline(
                     [prompt] * len(part),
                     height=self.setting.size,
                     width=self.setting.size,
-                    num_inference_steps=self.steps or 50,
+                    num_inference_steps=self.steps,
                     guidance_scale=GUIDANCE,
-                    latents=latents,
+                    latents=noise.to(self.pipeline.device, self.pipeline.dtype),
                 ).images
                 for request, image in zip(part, images):
                     image.save(folder / request["image"])
 
 
 @cache
-def loaded(base: Path, adapter: Path, few_step: Path | None, device: torch.device, dtype: torch.dtype) -> Denoiser:
+def loaded(base: Path, adapter: Path, few_step: str | None, device: torch.device, dtype: torch.dtype) -> Denoiser:
     """A base with its adapter in the weights, one for all ways that share them, so that all ways fit a GPU at once."""
     return load_adapter(LatentDiffusion(str(base), device=device, dtype=dtype), adapter, few_step)
 
@@ -124,10 +132,11 @@ class Ours:
         scheduler: of `SamplingInferer`.
         interval: noise levels at which guidance acts.
         dtype: of the denoiser.
-        few_step: folder of an adapter for few steps, which is drawn with without guidance.
+        few_step: an adapter for few steps, which is drawn with without guidance.
         cache_interval: the inner blocks are computed in every so many steps.
         compile: by torch.compile; the first images wait for it and are not timed.
         batch: images at once.
+        network: that draws; None is the setting's base with its adapter.
     """
 
     def __init__(
@@ -137,13 +146,14 @@ class Ours:
         scheduler: str = "dpmsolver++",
         interval: tuple[float, float] | None = None,
         dtype: torch.dtype = torch.float32,
-        few_step: Path | None = None,
+        few_step: str | None = None,
         cache_interval: int = 1,
         compile: bool = False,
         batch: int = BATCH,
+        network: Denoiser | None = None,
     ) -> None:
         self.setting, self.batch, self.compile = setting, batch, compile
-        self.network = loaded(setting.base, setting.adapter, few_step, setting.device, dtype)
+        self.network = network or loaded(setting.base, setting.adapter, few_step, setting.device, dtype)
         diffusion = self.network.diffusion
         self.prepare_batch = SamplingPrepareBatch(diffusion, setting.size)
         guidance = 1.0 if few_step else GUIDANCE
@@ -154,6 +164,7 @@ class Ours:
         self.network.diffusion.compiled = self.compile
         SupervisedEvaluator(
             device=self.setting.device,
+            non_blocking=True,
             val_data_loader=DataLoader(Dataset(requests), batch_size=self.batch),
             network=self.network,
             prepare_batch=self.prepare_batch,
@@ -166,9 +177,10 @@ class Ours:
 def ladder(setting: Setting, interval: tuple[float, float]) -> dict[str, Plain | Ours]:
     """The ways of drawing, each with one lever more than the one before."""
     half: dict[str, Any] = {"interval": interval, "dtype": torch.bfloat16}
+    solver = "PNDM" if knows_pndm(setting.base) else "DDIM (PNDM does not know this base's noise schedule)"
     rungs: dict[str, Plain | Ours] = {
-        "the works' way: 50 steps, guidance throughout, pipeline loaded for each class": Plain(setting, None, True),
-        "diffusers called plainly, 20 DPM-Solver++ steps": Plain(setting, 20, False),
+        f"the works' way: 50 steps of {solver}, guidance throughout": Plain(setting),
+        "diffusers called plainly, 20 DPM-Solver++ steps": Plain(setting, 20, "dpmsolver++"),
         "adapter in the weights, writers beside the loop, 20 steps": Ours(setting, 20, "dpmsolver++_trailing"),
         "+ noise levels as Karras et al. space them (our default steps)": Ours(setting, 20),
         f"+ guidance between sigma {interval[0]:g} and {interval[1]:g}": Ours(setting, 20, interval=interval),
@@ -181,69 +193,109 @@ def ladder(setting: Setting, interval: tuple[float, float]) -> dict[str, Plain |
         "12 steps, torch.compile": Ours(setting, 12, compile=True, **half),
     }
     if setting.few_step:
-        for steps in (8, 4):
+        for steps in (8, 4, 2):
             name = f"few-step adapter, {steps} steps (lcm), no guidance, bfloat16"
             rungs[name] = Ours(setting, steps, "lcm", dtype=torch.bfloat16, few_step=setting.few_step)
     return rungs
 
 
 def features_of(paths: list[Path], encoder: FeatureEncoder) -> torch.Tensor:
-    """Features of image files, shape (N, D)."""
+    """Features of image files, shape (N, D), on the CPU."""
     parts = [paths[start : start + 32] for start in range(0, len(paths), 32)]
-    return torch.cat([encoder(torch.stack([torch.from_numpy(read_image(path)) for path in part])) for part in parts])
+    batches = (torch.stack([torch.from_numpy(read_image(path)) for path in part]) for part in parts)
+    return torch.cat([encoder(batch.to(encoder.mean.device)).cpu() for batch in batches])
 
 
-def judge(real: dict[str, torch.Tensor], folder: Path, encoder: FeatureEncoder) -> tuple[float, float, float]:
-    """Mean over the classes of the unbiased KID x 1000, 1.96 of its standard errors over the images, and Vendi score.
+@dataclass(frozen=True)
+class Quality:
+    """How near drawn images are to real ones, and how varied, means over the classes.
 
-    The error is that of a jackknife which leaves out a tenth of the images at a time.
+    Args:
+        kid: unbiased KID x 1000.
+        error: 1.96 of its standard errors over the drawn images, of a jackknife that leaves out a tenth at a time.
+        vendi: Vendi score, the effective number of different images.
+        recall: share of the real images within the reach of a drawn one, see `neighbor_scores`.
+    """
+
+    kid: float
+    error: float
+    vendi: float
+    recall: float
+
+    def __str__(self) -> str:
+        return f"{self.kid:.2f} +- {self.error:.2f}"
+
+
+def judge(real: dict[str, torch.Tensor], folder: Path, encoder: FeatureEncoder) -> Quality:
+    """The quality of the images in the class folders of a folder, `FEWEST` or more of each class.
+
+    Args:
+        real: features of real images of each class, shape (N, D).
+        folder: of the drawn images.
+        encoder: that gave the features.
     """
     drawn = {name: features_of(sorted((folder / name).glob("*.png")), encoder).numpy() for name in real}
+    groups = min(GROUPS, *(len(features) for features in drawn.values()))
 
     def kid(left_out: int | None) -> float:
         parts = []
         for name, features in real.items():
-            kept = np.arange(len(drawn[name])) % GROUPS != left_out
+            kept = np.arange(len(drawn[name])) % groups != left_out
             parts.append(unbiased_mmd(features.numpy(), drawn[name][kept]))
         return 1000 * float(np.mean(parts))
 
-    without = np.array([kid(group) for group in range(GROUPS)])
-    error = np.sqrt((GROUPS - 1) / GROUPS * np.square(without - without.mean()).sum())
+    def recall(name: str) -> float:
+        num_neighbors = min(NUM_NEIGHBORS, len(drawn[name]) - 2)
+        return neighbor_scores(real[name].numpy(), drawn[name], num_neighbors)["recall"]
+
+    without = np.array([kid(group) for group in range(groups)])
+    error = np.sqrt((groups - 1) / groups * np.square(without - without.mean()).sum())
     vendi = np.mean([vendi_score(features) for features in drawn.values()])
-    return kid(None), 1.96 * float(error), float(vendi)
+    return Quality(kid(None), 1.96 * float(error), float(vendi), float(np.mean([recall(name) for name in real])))
 
 
 def benchmark_generation(
     setting: Setting, per_class: int, repeats: int, interval: tuple[float, float], real: dict[str, torch.Tensor] | None
-) -> tuple[str, dict[str, float]]:
+) -> tuple[str, dict[str, float], float]:
     """The table of the ladder: images per second, ratio to the works' way, distance from real images, and variety.
 
-    Also the images per second of every way.
+    Also the images per second of every way, and the seconds in which the works' pipeline is loaded, which they do anew
+    for each class and which is in no row of the table.
 
     Args:
         setting: what is drawn.
-        per_class: images of each class for the distance; a tenth of them is timed.
+        per_class: images of each class for the distance and the variety; `BATCH` of each are timed, however many.
         repeats: rounds of the timing.
         interval: noise levels at which guidance acts.
-        real: features of real images of each class; None leaves the distance out.
+        real: features of real images of each class; None leaves distance and variety out.
     """
     rungs = ladder(setting, interval)
-    scores: dict[str, tuple[str, ...]] = {name: ("not measured", "not measured") for name in rungs}
-    encoder = FeatureEncoder("nano")
+    loading = loading_time(Plain(setting))
+    scores: dict[str, tuple[str, ...]] = {name: ("not measured",) * 3 for name in rungs}
+    encoder = FeatureEncoder("nano").to(setting.device)
     for number, (name, rung) in enumerate(rungs.items()):
         folder = setting.folder / f"rung_{number}"
         rung.draw(setting.requests(per_class if real else BATCH), folder)
         if real:
-            kid, error, vendi = judge(real, folder, encoder)
-            scores[name] = (f"{kid:.2f} +- {error:.2f}", f"{vendi:.1f}")
+            quality = judge(real, folder, encoder)
+            scores[name] = (str(quality), f"{quality.vendi:.1f}", f"{quality.recall:.2f}")
     few = setting.requests(BATCH)
     seconds = in_turns({name: way(rung, few) for name, rung in rungs.items()}, repeats)
     first = next(iter(seconds.values()))
     rows = [
         [name, f"{len(few) / value:.2f}", f"{first / value:.2f}x", *scores[name]] for name, value in seconds.items()
     ]
-    table = markdown("Generation", ["way", "images/s", "speed", "KID x 1000 (95 %)", "Vendi score"], rows)
-    return table, {name: len(few) / value for name, value in seconds.items()}
+    table = markdown("Generation", ["way", "images/s", "speed", "KID x 1000 (95 %)", "Vendi score", "recall"], rows)
+    table += f"\nThe works load their pipeline anew for each class: {loading:.1f} s, which is not in the images/s.\n"
+    return table, {name: len(few) / value for name, value in seconds.items()}, loading
+
+
+def loading_time(plain: Plain) -> float:
+    """Seconds in which diffusers' pipeline is loaded, its files having been read before."""
+    start = time.perf_counter()
+    plain.load()
+    synchronize()
+    return time.perf_counter() - start
 
 
 def way(rung: Plain | Ours, requests: list[Request]) -> Callable[[], None]:

@@ -1,17 +1,21 @@
-"""Images per second of a classifier with its data loading, of scanning, and of features."""
+"""Images per second of a classifier's training with its data loading, of scanning, and of features."""
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from monai.bundle import ConfigParser
 from monai.data import Dataset
 from monai.transforms import Compose
 from PIL import Image
+from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision import transforms
 
@@ -19,29 +23,158 @@ from monai_synth.data import scan
 from monai_synth.data.images import look_at
 from monai_synth.data.synthetic_image import FORMATS, write_synthetic_image
 from monai_synth.networks import FeatureEncoder, ImageClassifier
-from monai_synth.transforms import LoadTile, LoadTiled, RandStainJitterd, ResizeCrop, ResizeCropd, UntrackedCompose
+from monai_synth.transforms import LoadTile, LoadTiled, ResizeCrop, ResizeCropd, UntrackedCompose
 from monai_synth.utils import sha256_of
 
+from .shipped import CONFIGS
 from .timing import in_turns, markdown
 
 BATCH = 32
-TRAIN = Path(__file__).resolve().parents[2] / "bundles" / "colon" / "configs" / "train.json"
+Ways = dict[str, tuple[Callable[[], object], int]]  # what is timed, and its images
 
 
-def classifier_step(name: str, size: int, device: torch.device, channels_last: bool) -> Callable[[torch.Tensor], None]:
-    """A forward and backward pass."""
-    network = ImageClassifier(name, 2, image_size=size).to(device).train()
-    if not channels_last:
-        network = network.to(memory_format=torch.contiguous_format)
+def open_plainly(path: Path) -> Image.Image:
+    """An image file as scripts open it."""
+    with Image.open(path) as image:
+        return image.convert("RGB")
+
+
+def torchvision_transforms(entries: list[dict[str, Any]], size: int) -> transforms.Compose:
+    """What torchvision has in the place of train.json's augmentations, for an image of PIL.
+
+    A jitter of colors stands for that of stains, and what a turn leaves empty stays black, where MONAI reflects.
+
+    Args:
+        entries: `train::random_transforms` of the config, not parsed.
+        size: pixels.
+    """
+    known = {entry["_target_"].rsplit(".", 1)[-1]: entry for entry in entries}
+    flip, turn, affine, stain = (
+        known[name] for name in ("RandFlipd", "RandRotate90d", "RandAffined", "RandStainJitterd")
+    )
+    turns = [transforms.RandomRotation((90 * number, 90 * number)) for number in range(1, turn["max_k"] + 1)]
+    moved = transforms.RandomAffine(
+        math.degrees(affine["rotate_range"]),
+        translate=(affine["translate_range"] / size,) * 2,
+        scale=(1 - affine["scale_range"], 1 + affine["scale_range"]),
+        interpolation=transforms.InterpolationMode.BILINEAR,
+    )
+    colors = transforms.ColorJitter(stain["scale"], stain["scale"], stain["scale"], stain["shift"])
+    return transforms.Compose(
+        [
+            transforms.Resize(size),
+            transforms.CenterCrop(size),
+            transforms.RandomVerticalFlip(flip["prob"]),  # MONAI's axis 0 of an image is its height
+            transforms.RandomApply([transforms.RandomChoice(turns)], turn["prob"]),
+            transforms.RandomApply([moved], affine["prob"]),
+            transforms.RandomApply([colors], stain["prob"]),
+            transforms.ToTensor(),
+        ]
+    )
+
+
+def training_step(name: str, size: int, device: torch.device, channels_last: bool) -> Callable[[Tensor], None]:
+    """A step of a classifier's training: forward, backward, AdamW.
+
+    Args:
+        name: timm's.
+        size: pixels.
+        device: where it lies.
+        channels_last: as ours is; else as timm gives it.
+    """
     layout = torch.channels_last if channels_last else torch.contiguous_format
+    network: Any = ImageClassifier(name, 2, image_size=size).to(device).train()
+    network = network.to(memory_format=layout)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4)
 
-    def step(images: torch.Tensor) -> None:
-        images = images.to(device).to(memory_format=layout)
-        torch.nn.functional.cross_entropy(
-            network(images), torch.zeros(len(images), dtype=torch.long, device=device)
-        ).backward()
+    def step(images: Tensor) -> None:
+        labels = torch.zeros(len(images), dtype=torch.long, device=device)
+        F.cross_entropy(network(images.to(device, memory_format=layout)), labels).backward()
+        optimizer.step()
+        optimizer.zero_grad()
 
     return step
+
+
+def classifier_ways(paths: list[Path], classifier: str, size: int, device: torch.device) -> Ways:
+    """A training with train.json's augmentations beside the same with torchvision's, and what metadata cost.
+
+    Colors are matched in neither: torchvision has nothing in its place.
+    """
+    parser = ConfigParser(ConfigParser.load_config_file(CONFIGS / "train.json"))
+    augmentations = parser.get_parsed_content("train::random_transforms")
+    theirs = torchvision_transforms(parser["train"]["random_transforms"], size)
+    ours = UntrackedCompose([LoadTiled("image"), ResizeCropd("image", size), *augmentations])
+    plain_step, own_step = (training_step(classifier, size, device, flag) for flag in (False, True))
+
+    def plain_training() -> None:
+        for start in range(0, len(paths), BATCH):
+            plain_step(torch.stack([theirs(open_plainly(path)) for path in paths[start : start + BATCH]]))
+
+    def own_training() -> None:
+        dataset = Dataset([{"image": str(path)} for path in paths], ours)
+        for batch in DataLoader(dataset, batch_size=BATCH):
+            own_step(batch["image"])
+
+    arrays = [{"image": ResizeCrop(size)(LoadTile()(path))} for path in paths]
+
+    def augmenting(compose: type[Compose]) -> None:
+        transform = compose(augmentations)
+        for image in arrays:
+            transform(dict(image))
+
+    return {
+        "classifier, torchvision's transforms nearest to train.json's": (plain_training, len(paths)),
+        "classifier, ours with train.json's": (own_training, len(paths)),
+        "train.json's augmentations, MONAI's Compose": (partial(augmenting, Compose), len(paths)),
+        "train.json's augmentations, without metadata": (partial(augmenting, UntrackedCompose), len(paths)),
+    }
+
+
+def feature_ways(paths: list[Path], device: torch.device) -> Ways:
+    """Features of the nano encoder in float32: one image after another as scripts do, and ours in batches."""
+    encoder = FeatureEncoder("nano").to(device)
+    load, resize = LoadTile(), ResizeCrop(encoder.size)
+    plain = transforms.Compose([transforms.Resize(encoder.size), transforms.CenterCrop(encoder.size)])
+    to_tensor = transforms.ToTensor()
+
+    def one_by_one() -> None:
+        for path in paths:
+            encoder(to_tensor(plain(open_plainly(path)))[None].to(device)).cpu()
+
+    def in_batches() -> None:
+        for start in range(0, len(paths), BATCH):
+            encoder(torch.stack([resize(load(path)) for path in paths[start : start + BATCH]]).to(device)).cpu()
+
+    return {
+        "features, PIL and torchvision, one image at a time": (one_by_one, len(paths)),
+        f"features, ours, {BATCH} at a time": (in_batches, len(paths)),
+    }
+
+
+def file_ways(paths: list[Path], folder: Path) -> Ways:
+    """Reading, hashing and writing files."""
+    large = [F.interpolate(LoadTile()(path)[None], (512, 512), mode="bicubic")[0] for path in paths[:8]]
+
+    def plain_reading() -> None:
+        for path in paths:
+            open_plainly(path)
+            sha256_of(path)
+
+    def writing(suffix: str) -> None:
+        with tempfile.TemporaryDirectory() as name:
+            for number, image in enumerate(large):
+                write_synthetic_image(Path(name, f"{number}.{suffix}"), image)
+
+    return {
+        "opening and hashing files one by one": (plain_reading, len(paths)),
+        "hashing files' pixels, one thread": (lambda: [look_at(path) for path in paths], len(paths)),
+        "scan: files, pixels, sizes, groups (near-duplicates not looked for)": (
+            lambda: scan(folder, find_duplicates=False),
+            len(paths),
+        ),
+        **{f"writing 512 pixels as {name}": (partial(writing, name), len(large)) for name in FORMATS},
+    }
 
 
 def benchmark_reading(
@@ -54,72 +187,14 @@ def benchmark_reading(
         folder: class folders with the same images, to be scanned.
         classifier: timm's name.
         size: pixels.
-        device: where the classifier lies.
+        device: where the classifier and the encoder lie.
         repeats: rounds of the timing.
     """
-    theirs = transforms.Compose(
-        [
-            transforms.RandomResizedCrop(size),
-            transforms.RandomHorizontalFlip(),
-            transforms.RandomRotation(15),
-            transforms.ColorJitter(0.2, 0.2, 0.2, 0.02),
-            transforms.ToTensor(),
-        ]
-    )
-    ours = transforms.Compose([LoadTiled("image"), ResizeCropd("image", size), RandStainJitterd("image")])
     few = paths[: 2 * BATCH]
-    plain_step, own_step = (classifier_step(classifier, size, device, flag) for flag in (False, True))
-
-    def plain_training() -> None:
-        data = [theirs(Image.open(path).convert("RGB")) for path in few]
-        for start in range(0, len(few), BATCH):
-            plain_step(torch.stack(data[start : start + BATCH]))
-
-    def own_training() -> None:
-        dataset = Dataset([{"image": str(path)} for path in few], ours)
-        for batch in DataLoader(dataset, batch_size=BATCH):
-            own_step(batch["image"].as_subclass(torch.Tensor))
-
-    config = ConfigParser(ConfigParser.load_config_file(TRAIN))
-    augmentations = config.get_parsed_content("train::random_transforms")
-    arrays = [{"image": ResizeCrop(size)(LoadTile()(path))} for path in few]
-
-    def augmenting(compose: type[Compose]) -> None:
-        transform = compose(augmentations)
-        for image in arrays:
-            transform(dict(image))
-
-    encoder, load, resize = FeatureEncoder("nano"), LoadTile(), ResizeCrop(size)
-
-    def features() -> None:
-        for start in range(0, len(few), BATCH):
-            encoder(torch.stack([resize(load(path)) for path in few[start : start + BATCH]]))
-
-    large = [torch.nn.functional.interpolate(load(path)[None], (512, 512), mode="bicubic")[0] for path in paths[:8]]
-
-    def writing(suffix: str) -> None:
-        with tempfile.TemporaryDirectory() as name:
-            for number, image in enumerate(large):
-                write_synthetic_image(Path(name, f"{number}.{suffix}"), image)
-
-    def plain_reading() -> None:
-        for path in paths:
-            Image.open(path).convert("RGB")
-            sha256_of(path)
-
     ways = {
-        "classifier, torchvision's transforms": (plain_training, len(few)),
-        "classifier, ours": (own_training, len(few)),
-        "train.json's augmentations, MONAI's Compose": (partial(augmenting, Compose), len(few)),
-        "train.json's augmentations, without metadata": (partial(augmenting, UntrackedCompose), len(few)),
-        "opening and hashing files one by one": (plain_reading, len(paths)),
-        "hashing files' pixels, one thread": (lambda: [look_at(path) for path in paths] and None, len(paths)),
-        "scan: files, pixels, sizes, groups (near-duplicates not looked for)": (
-            lambda: scan(folder, find_duplicates=False) and None,
-            len(paths),
-        ),
-        "features of the nano encoder": (features, len(few)),
-        **{f"writing 512 pixels as {name}": (partial(writing, name), len(large)) for name in FORMATS},
+        **classifier_ways(few, classifier, size, device),
+        **feature_ways(few, device),
+        **file_ways(paths, folder),
     }
     for way, _ in ways.values():
         way()

@@ -9,7 +9,7 @@ from statistics import median
 import torch
 
 
-def in_turns(ways: Mapping[str, Callable[[], None]], repeats: int) -> dict[str, float]:
+def in_turns(ways: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
     """The median seconds of each way; every round runs all of them, so that a busy machine slows all alike.
 
     Args:
