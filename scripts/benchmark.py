@@ -91,6 +91,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--few_step_adapter",
         help=f"adapter of the base for few steps: file, folder or name; {NANO_FEW_STEP} for nano where it is there",
     )
+    parser.add_argument(
+        "--few_step_scheduler", choices=("lcm", "ddim"), help="its; ddim for the embedded one, else lcm"
+    )
     parser.add_argument("--images_per_class", type=int, default=100, help="that are judged; fewer are timed")
     parser.add_argument(
         "--checkpoints", type=int, nargs="+", default=[25, 50, 100, 200], help="steps after which same_kid judges"
@@ -111,6 +114,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     options.size = options.size or (128 if is_nano else 512)
     if options.few_step_adapter is None and is_nano and adapter_path(NANO_FEW_STEP).is_file():
         options.few_step_adapter = NANO_FEW_STEP
+    embedded = options.few_step_adapter == NANO_FEW_STEP
+    options.few_step_scheduler = options.few_step_scheduler or ("ddim" if embedded else "lcm")
     if options.few_step_adapter and not adapter_path(options.few_step_adapter).is_file():
         parser.error(f"--few_step_adapter: there is no {adapter_path(options.few_step_adapter)}.")
     return options
@@ -130,7 +135,8 @@ def run_parts(options: argparse.Namespace, folder: Path) -> Iterator[str]:
     prompts = prompts_of(CLASSES, {}, "H&E histopathology, {phrase}")
     images = write_phantoms(folder / "shots", CLASSES, options.shots, options.shots, min(size, 512), seed=1)
     paths = [(path, prompts[path.parent.name]) for path in sorted(images.rglob("*.png"))]
-    setting = Setting(base, folder / "adapter", prompts, size, device, folder / "drawn", options.few_step_adapter)
+    few_step = options.few_step_adapter, options.few_step_scheduler
+    setting = Setting(base, folder / "adapter", prompts, size, device, folder / "drawn", *few_step)
     seconds: dict[str, float] = {}
     if "arithmetic" in options.parts:
         yield count_arithmetic(options.tflops, interval)

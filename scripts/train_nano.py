@@ -5,10 +5,10 @@
 
 The stages are `data` (phantoms are drawn), `vae` (autoencoder), `latents` (all phantoms are encoded once), `unet`
 (denoiser and text encoder together), `gamut` (the autoencoder learns all colors), `encoder` (features of images),
-`clip` (images and captions), `few_step` (an adapter for drawing in a few steps, over the exported denoiser) and four that
-write half-precision safetensors into `monai_synth/assets`: `export`, `export_encoder`, `export_clip` and
-`export_few_step`. Every stage keeps a checkpoint and goes on from it; a log line every 50 steps goes
-to `log_<stage>.csv`.
+`clip` (images and captions), `few_step` (an adapter for drawing in a few steps, over the exported denoiser) and four
+that write half-precision safetensors into `monai_synth/assets`: `export`, `export_encoder`, `export_clip` and
+`export_few_step`. Every stage keeps a checkpoint and goes on from it; a log line every 50 steps goes to
+`log_<stage>.csv`.
 """
 
 from __future__ import annotations

@@ -253,7 +253,8 @@ def test_options_are_completed_from_what_is_shipped(monkeypatch, tmp_path):
     monkeypatch.setattr(benchmark, "adapter_path", lambda name: tmp_path / name)
     assert benchmark.parse([]).few_step_adapter is None
     (tmp_path / "nano_few_step").touch()
-    assert benchmark.parse([]).few_step_adapter == "nano_few_step"
+    parsed = benchmark.parse([])
+    assert (parsed.few_step_adapter, parsed.few_step_scheduler) == ("nano_few_step", "ddim")
     assert benchmark.parse(["--shape", "sd21"]).few_step_adapter is None
 
 

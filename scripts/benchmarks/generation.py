@@ -46,6 +46,7 @@ class Setting:
         device: where is drawn.
         folder: for the images.
         few_step: an adapter for few steps, where there is one: its folder, its file or an embedded one's name.
+        few_step_scheduler: with which it draws.
     """
 
     base: Path
@@ -55,6 +56,7 @@ class Setting:
     device: torch.device
     folder: Path
     few_step: str | None = None
+    few_step_scheduler: str = "lcm"
 
     def requests(self, per_class: int) -> list[Request]:
         """The images that every way draws, the same noise for all."""
@@ -193,9 +195,10 @@ def ladder(setting: Setting, interval: tuple[float, float]) -> dict[str, Plain |
         "12 steps, torch.compile": Ours(setting, 12, compile=True, **half),
     }
     if setting.few_step:
-        for steps in (8, 4, 2):
-            name = f"few-step adapter, {steps} steps (lcm), no guidance, bfloat16"
-            rungs[name] = Ours(setting, steps, "lcm", dtype=torch.bfloat16, few_step=setting.few_step)
+        for steps in (8, 4):
+            name = f"few-step adapter, {steps} steps of {setting.few_step_scheduler}, no guidance, bfloat16"
+            few: dict[str, Any] = {"dtype": torch.bfloat16, "few_step": setting.few_step}
+            rungs[name] = Ours(setting, steps, setting.few_step_scheduler, **few)
     return rungs
 
 
