@@ -1,5 +1,9 @@
 """What the tests of whole configs share: where the configs are, settings small enough for a test, and running them."""
 
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 from monai.bundle import ConfigParser
@@ -37,7 +41,34 @@ def run(config, settings, **more):
     try:
         run_bundle(config_file=[str(CONFIGS / f"{name}.json") for name in names], **{**settings, **more})
     finally:
-        release_folder(settings["output_dir"])
+        release_folder({**settings, **more}["output_dir"])
+
+
+def command(config, settings, output_dir):
+    """The words of a run of one config as a user types them."""
+    given = known_settings({**settings, "output_dir": str(output_dir)}, config)
+    pairs = [word for key, value in given.items() for word in (f"--{key}", str(value))]
+    return [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(CONFIGS / f"{config}.json"), *pairs]
+
+
+def stopped_when(words, condition, number, group=False):
+    """Starts a command, sends it (or its group) a signal as soon as a condition holds, and gives status and output."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    process = subprocess.Popen(words, env=environment, start_new_session=True, **streams)
+    deadline = time.time() + 300  # the machine may be busy
+    while not condition() and process.poll() is None and time.time() < deadline:
+        time.sleep(0.02)
+    if group and process.poll() is None:
+        os.killpg(process.pid, number)
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=30)  # what batch systems give
+    return process.returncode, output
+
+
+def finished(words):
+    """Runs a command to its end."""
+    subprocess.run(words, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True)
 
 
 def root_message(error):

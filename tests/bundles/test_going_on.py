@@ -1,43 +1,54 @@
 """Runs that are killed or asked to stop, and go on, as a user starts them."""
 
-import os
+import csv
 import shutil
 import signal
-import subprocess
 import sys
 import time
+from collections import Counter
 
 import numpy as np
 import pytest
 
-from monai_synth.utils import read_json, sha256_of
-from tests.bundles.running import CONFIGS, known_settings
+from monai_synth.utils import read_json, sha256_of, write_json
+from tests.bundles.running import CONFIGS, command, finished, run, stopped_when
+
+STAGES = ("adapter", "synthetic", "classifier")  # folders of the fine-tuning, the generation and the classifiers
 
 
-def command(config, settings, output_dir):
-    """The words of a run of one config as a user types them."""
-    given = known_settings({**settings, "output_dir": str(output_dir)}, config)
-    pairs = [word for key, value in given.items() for word in (f"--{key}", str(value))]
-    return [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(CONFIGS / f"{config}.json"), *pairs]
+def after(folder, pattern, seconds):
+    """A condition: some seconds have passed since a run that starts now wrote a file of a pattern."""
+    began, seen = time.time(), []
+
+    def holds():
+        if not seen and any(path.stat().st_mtime > began for path in folder.glob(pattern)):
+            seen.append(time.time())
+        return bool(seen) and time.time() > seen[0] + seconds
+
+    return holds
 
 
-def stopped_when(words, condition, number, group=False):
-    """Starts a command, sends it (or its group) a signal as soon as a condition holds, and gives status and output."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    process = subprocess.Popen(words, env=environment, start_new_session=True, **streams)
-    deadline = time.time() + 120
-    while not condition() and process.poll() is None and time.time() < deadline:
-        time.sleep(0.02)
-    if group and process.poll() is None:
-        os.killpg(process.pid, number)
-    process.send_signal(number)
-    output, _ = process.communicate(timeout=30)  # what batch systems give
-    return process.returncode, output
+def newest(folder):
+    """Which part of an output folder was written last."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return max(files, key=lambda path: path.stat().st_mtime_ns).relative_to(folder).parts[0]
 
 
-def finished(words):
-    subprocess.run(words, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True)
+def is_complete(folder):
+    records = list(folder.rglob("run.json"))
+    return bool(records) and all(read_json(path)["complete"] for path in records)
+
+
+def contents(folder, *patterns):
+    """The SHA-256 of the files of some patterns, each of which finds some."""
+    found = {pattern: list(folder.glob(pattern)) for pattern in patterns}
+    assert all(found.values())
+    return {str(path.relative_to(folder)): sha256_of(path) for paths in found.values() for path in paths}
+
+
+def torn(folder):
+    """What a killed run left lying about: files that were being written."""
+    return [str(path.relative_to(folder)) for path in folder.rglob("*.part*")]
 
 
 def test_a_stopped_fine_tuning_ends_with_the_same_adapter(settings, tmp_path):
@@ -68,22 +79,85 @@ def test_a_classifier_whose_group_is_asked_to_stop_keeps_its_readers_until_it_ha
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number, wanted", [(signal.SIGKILL, 20), (signal.SIGTERM, 8)])
+@pytest.mark.parametrize(("number", "wanted"), [(signal.SIGKILL, 21), (signal.SIGTERM, 9)], ids=["SIGKILL", "SIGTERM"])
 def test_the_main_job_stopped_again_and_again_ends_with_the_same_files(settings, tmp_path, number, wanted):
-    settings = {**settings, "max_steps": 100, "images_per_class": 8, "classifier_steps": 50}
-    finished(command("train", settings, tmp_path / "whole"))
-    rng, words, kills = np.random.default_rng(0), command("train", settings, tmp_path / "parts"), 0
-    while kills < wanted:
-        end = time.time() + rng.uniform(4, 14)
-        code, _ = stopped_when(words, lambda: time.time() > end, number)
-        if code == 0:  # it came through; the next kills meet a run with its last stage gone
-            shutil.rmtree(tmp_path / "parts" / rng.choice(["classifier", "synthetic", "adapter"]))
-            shutil.rmtree(tmp_path / "parts" / "classifier", ignore_errors=True)
-        else:
-            kills += 1
+    settings = {**settings, "max_steps": 100, "images_per_class": 16, "classifier_steps": 50}
+    settings |= {"generation_batch_size": 1}  # an image drawn again has other neighbours, see docs/determinism.md
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    finished(command("train", settings, whole))
+    seconds = {stage: read_json(next(whole.glob(f"{stage}/**/run.json")))["wall_time_s"] for stage in STAGES}
+    rng, words, stopped = np.random.default_rng(0), command("train", settings, parts), []
+    for stage in rng.permutation(STAGES * (wanted // 3)):
+        code = 0
+        while code == 0:  # it came through before its time
+            if is_complete(parts / stage):
+                for later in STAGES[STAGES.index(stage) :]:
+                    shutil.rmtree(parts / later, ignore_errors=True)
+            moment = after(parts, f"{stage}/**/run.json", rng.uniform(0, seconds[stage]))
+            code, output = stopped_when(words, moment, number)
+        assert moment() and code == {signal.SIGKILL: -number, signal.SIGTERM: 128 + number}[number], output
+        stopped.append(newest(parts))
+    assert len(stopped) == wanted and min(Counter(stopped)[stage] for stage in STAGES) >= wanted // 7, Counter(stopped)
     finished(words)
-    for pattern in ("adapter/*lora*", "synthetic/*/*.png", "classifier/*/model.pt", "classifier/*/evaluation/*.csv"):
-        whole = {path.relative_to(tmp_path / "whole"): sha256_of(path) for path in (tmp_path / "whole").glob(pattern)}
-        parts = {path.relative_to(tmp_path / "parts"): sha256_of(path) for path in (tmp_path / "parts").glob(pattern)}
-        assert whole and parts == whole
-    assert not list((tmp_path / "parts").rglob("*.part*"))
+    made = ("adapter/*lora*", "synthetic/*/*.png", "classifier/*/model.pt", "classifier/*/evaluation/*.csv")
+    assert contents(parts, *made) == contents(whole, *made) and not torn(parts)
+
+
+def killed(words, folder, seconds, times, forget):
+    """Kills a command some times at random moments at its work; what came through before its time is forgotten."""
+    rng = np.random.default_rng(0)
+    while times:
+        moment = after(folder, ".lock.json", rng.uniform(0, seconds))
+        code, output = stopped_when(words, moment, signal.SIGKILL)
+        if code == 0:
+            forget()
+            continue
+        assert moment() and code == -signal.SIGKILL, output
+        times -= 1
+    finished(words)
+
+
+def seconds_of(folder, last):
+    """How long the run that made a folder worked, until it wrote its last file."""
+    return (folder / last).stat().st_mtime - (folder / ".lock.json").stat().st_mtime
+
+
+@pytest.mark.slow
+def test_a_study_killed_again_and_again_ends_with_the_same_tables(settings, tmp_path, encoder):
+    settings |= {"grid": {"seed": [0, 1], "synthetic_per_class": [0, 6], "classifier": ["test_resnet"]}}
+    settings |= {"max_steps": 50, "classifier_steps": 50, "generation_batch_size": 1, "encoder_batch_size": 1}
+    settings |= {"judge_images": True, "encoder": str(encoder), "bootstrap_samples": 10}
+    write_json(tmp_path / "small.json", settings)
+    configs = str([str(CONFIGS / "study.json"), str(tmp_path / "small.json")])
+    words = [sys.executable, "-m", "monai.bundle", "run", "--config_file", configs, "--output_dir"]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    finished([*words, str(whole)])
+    seconds = seconds_of(whole, "report.json")
+    killed([*words, str(parts)], parts, seconds, 6, lambda: shutil.rmtree(parts / "seed1"))
+    made = ("comparison.csv", "distances.csv", "*/synthetic/*/*.png", "*/classifier/*/model.pt")
+    made += ("*/classifier/*/evaluation*/predictions.csv",)
+    assert contents(parts, *made) == contents(whole, *made) and not torn(parts)
+    rows = [list(csv.DictReader(open(folder / "results.csv", newline=""))) for folder in (whole, parts)]
+    assert len(rows[0]) == 6
+    for row in [*rows[0], *rows[1]]:
+        row.pop("seconds")  # of the clock
+    assert rows[0] == rows[1]
+
+
+@pytest.mark.slow
+def test_an_assessment_killed_again_and_again_ends_with_the_same_numbers(settings, tmp_path, encoder):
+    settings |= {"encoder": str(encoder), "encoder_batch_size": 1, "bootstrap_samples": 300}
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    run("generate", settings, output_dir=str(parts), images_per_class=8)
+    finished(command("assess", settings, parts))
+    shutil.copytree(parts, whole)
+    seconds = seconds_of(parts, "assess/quality.json")
+
+    def forget():
+        shutil.rmtree(parts / "assess")
+        shutil.rmtree(parts / "features")
+
+    forget()
+    killed(command("assess", settings, parts), parts, seconds, 6, forget)
+    made = ("assess/quality.json", "assess/map.csv", "assess/neighbors.csv", "features/*")
+    assert contents(parts, *made) == contents(whole, *made) and not torn(parts)

@@ -16,7 +16,9 @@ from PIL import Image
 
 from monai_synth.data import load_datalist
 from monai_synth.data.requests import read_journal
+from monai_synth.networks import read_adapter_metadata
 from monai_synth.utils import processes, read_json, sha256_of
+from tests.bundles import running
 from tests.bundles.running import CONFIGS, SMALL, known_settings
 
 
@@ -54,31 +56,36 @@ def pixels(folder):
     return {str(path.relative_to(folder)): np.asarray(Image.open(path)).astype(int) for path in folder.rglob("*.png")}
 
 
-def test_two_processes_draw_what_one_draws(settings, tmp_path):
+@pytest.mark.parametrize(
+    ("count", "shares"), [(2, [3, 3]), pytest.param(4, [2, 2, 1, 1], marks=pytest.mark.slow)], ids=["2", "4"]
+)
+def test_several_processes_draw_what_one_draws(settings, tmp_path, count, shares):
     settings |= {"adapter_scope": "none"}
-    drawn = {}
-    for count in (1, 2):
-        out = tmp_path / f"by_{count}"
-        code, text = run("generate", {**settings, "output_dir": str(out)}, count)
-        assert code == 0, text
-        drawn[count] = pixels(out / "synthetic")
-        assert len(load_datalist(out / "synthetic" / "datalist.json")) == 6
-    journals = sorted(path.name for path in (tmp_path / "by_2" / "synthetic").glob("journal*"))
-    assert journals == ["journal.1.jsonl", "journal.jsonl"]
-    shares = [(tmp_path / "by_2" / "synthetic" / name).read_text().count("\n") for name in journals]
-    assert shares == [3, 3]
-    assert drawn[1].keys() == drawn[2].keys()
-    for name, image in drawn[1].items():
-        assert np.abs(image - drawn[2][name]).max() <= 2  # of 255, other batches
-    # another number of processes goes on, here with more of them than images are missing
-    out = tmp_path / "by_2"
-    (out / "synthetic" / "benign" / "benign_000001.png").unlink()
-    record = read_json(out / "synthetic" / "run.json")
-    (out / "synthetic" / "run.json").write_text(json.dumps({**record, "complete": False}))
-    code, text = run("generate", {**settings, "output_dir": str(out)}, 3)
+    alone, together = tmp_path / "alone" / "synthetic", tmp_path / "together" / "synthetic"
+    running.run("generate", settings, output_dir=str(alone.parent))
+    code, text = run("generate", {**settings, "output_dir": str(together.parent)}, count)
     assert code == 0, text
-    assert len(read_journal(out / "synthetic")) == 6 and pixels(out / "synthetic").keys() == drawn[1].keys()
-    assert read_json(out / "synthetic" / "run.json")["complete"]
+    assert len(load_datalist(together / "datalist.json")) == 6
+    journals = ["journal.jsonl", *(f"journal.{process}.jsonl" for process in range(1, count))]
+    assert {path.name for path in together.glob("journal*")} == set(journals)
+    assert [(together / name).read_text().count("\n") for name in journals] == shares
+    expected, drawn = pixels(alone), pixels(together)
+    assert drawn.keys() == expected.keys()
+    assert all(np.abs(drawn[name] - image).max() <= 2 for name, image in expected.items())  # of 255, other batches
+
+
+def test_another_number_of_processes_goes_on_even_with_more_of_them_than_images_are_missing(settings):
+    settings |= {"adapter_scope": "none", "images_per_class": 2}
+    folder = Path(settings["output_dir"]) / "synthetic"
+    running.run("generate", settings)
+    whole = pixels(folder)
+    (folder / "benign" / "benign_000001.png").unlink()
+    (folder / "run.json").write_text(json.dumps({**read_json(folder / "run.json"), "complete": False}))
+    code, text = run("generate", settings, 2)
+    assert code == 0, text
+    assert len(read_journal(folder)) == 4 and pixels(folder).keys() == whole.keys()
+    assert np.abs(pixels(folder)["benign/benign_000001.png"] - whole["benign/benign_000001.png"]).max() <= 2
+    assert read_json(folder / "run.json")["complete"]
 
 
 @pytest.mark.slow
@@ -154,6 +161,23 @@ def test_processes_asked_to_stop_leave_together_and_end_with_the_same_adapter(se
     code, text = run("train_diffusion", settings, 2)
     assert code == 0 and f"from {adapter}" in text, text
     assert sha256_of(Path(settings["output_dir"]) / name) == sha256_of(tmp_path / "whole" / name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["SIGKILL", "SIGTERM"])
+def test_a_fine_tuning_stopped_in_one_process_goes_on_in_two(settings, number):
+    settings |= {"max_steps": 200, "sample_every": 0}
+    adapter = Path(settings["output_dir"]) / "adapter"
+    words = running.command("train_diffusion", settings, settings["output_dir"])
+    code, text = running.stopped_when(words, (adapter / "state_1.json").is_file, number)
+    assert code != 0 and not read_json(adapter / "run.json")["complete"], text
+    stopped = max((read_json(path) for path in adapter.glob("state_?.json")), key=lambda state: state["iteration"])
+    assert 25 <= stopped["iteration"] < 200
+    code, text = run("train_diffusion", settings, 2)
+    assert code == 0, text
+    assert text.count(f"Going on after epoch {stopped['epoch']}") == 2  # both
+    reached = max(read_json(path)["iteration"] for path in adapter.glob("state_?.json"))
+    assert reached == read_adapter_metadata(adapter)["steps"] == 200 and read_json(adapter / "run.json")["complete"]
 
 
 def _average(process, port, folder):

@@ -1,4 +1,4 @@
-"""Which GPU a process of torchrun gets, without one; what several processes do is in tests/bundles/test_processes.py."""
+"""Which GPU a process of torchrun gets; what several processes do together is in tests/bundles/test_processes.py."""
 
 import pytest
 import torch
