@@ -115,7 +115,7 @@ def noise_of_seeds(seeds: Sequence[int], shape: Sequence[int]) -> Tensor:
         shape: of one image's latent, (c, h, w).
 
     Returns:
-        Shape (B, c, h, w), on the CPU, the same on every machine.
+        Shape (B, c, h, w), on the CPU, so that every device begins with the same; see docs/determinism.md.
     """
     return torch.stack(
         [torch.randn(tuple(shape), generator=torch.Generator().manual_seed(int(seed))) for seed in seeds]

@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 PathLike = str | os.PathLike[str]
+TEMPORARY = re.compile(r"\..*\.[a-z0-9_]{8}\.part(\.[^.]*)?")
 
 
 @contextmanager
@@ -37,6 +39,19 @@ def atomic_path(path: PathLike) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_unfinished(folder: PathLike, skip: Callable[[Path], bool]) -> None:
+    """Removes the temporary files of `atomic_path` that processes which were killed while they wrote have left.
+
+    Args:
+        folder: looked through with all its folders; nobody may be writing there.
+        skip: says of a folder in it that somebody may be writing there.
+    """
+    for parent, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not skip(Path(parent) / name)]
+        for name in filter(TEMPORARY.fullmatch, names):
+            (Path(parent) / name).unlink(missing_ok=True)
 
 
 def _umask() -> int:

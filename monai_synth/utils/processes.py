@@ -32,8 +32,8 @@ def join() -> None:
         local, here = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
         if local >= here:
             raise RuntimeError(
-                f"torchrun starts process {local} on this machine, which has {here} GPUs, counted from 0. Ask for "
-                f"--nproc_per_node {here} or fewer."
+                f"torchrun starts process {local} on this machine, counted from 0. GPUs that it has: {here}. Ask "
+                f"for --nproc_per_node {here} or fewer."
             )
         torch.cuda.set_device(local)
     global _group

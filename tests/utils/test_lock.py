@@ -28,6 +28,36 @@ def test_a_second_run_is_refused_until_the_first_dies(tmp_path):
     release_folder(folder)
 
 
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from monai_synth.utils import atomic_path
+with atomic_path(sys.argv[1]) as temporary:
+    temporary.write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_run_left_half_written_is_removed_and_nothing_else(tmp_path):
+    for name in ("out/adapter/state.safetensors", "out/notes", "out/other/mine.json"):
+        subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / name)], check=False)
+    assert len(list(tmp_path.rglob(".*.part*"))) == 3
+    (tmp_path / "out" / "my.part.txt").write_text("mine")
+    (tmp_path / "out" / ".my.part").write_text("mine")
+    other = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path / "out" / "other")], stdout=subprocess.PIPE, text=True
+    )
+    assert other.stdout.readline().strip() == "held"
+    assert not list((tmp_path / "out" / "other").glob(".mine*"))  # it removed its own
+    subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "out" / "other" / "mine.json")], check=False)
+    hold_folder(tmp_path / "out")
+    release_folder(tmp_path / "out")
+    other.kill()
+    other.wait()
+    left = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.part*")}
+    assert {"my.part.txt", ".my.part"} < left and len(left) == 3 and any("other/.mine" in name for name in left)
+
+
 def test_a_read_only_file_system_is_named(tmp_path, monkeypatch):
     def mkdir(self, **options):
         raise OSError(30, "Read-only file system", str(self))

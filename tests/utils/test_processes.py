@@ -30,7 +30,7 @@ def test_more_processes_than_gpus_are_refused(torchrun, local, gpus):
     with pytest.raises(RuntimeError) as error:
         processes.join()
     assert str(error.value) == (
-        f"torchrun starts process {local} on this machine, which has {gpus} GPUs, counted from 0. Ask for "
+        f"torchrun starts process {local} on this machine, counted from 0. GPUs that it has: {gpus}. Ask for "
         f"--nproc_per_node {gpus} or fewer."
     )
     assert chosen == [] and not torch.distributed.is_initialized()

@@ -149,9 +149,10 @@ class StableDiffusionXL(StableDiffusion):
         return (ids != self.token_ids([""])["token_ids"].to(ids.device)).any(dim=1)
 
     def predict(self, x: Tensor, timesteps: Tensor, context: Conditioning) -> Tensor:
-        height, width = (side * self.downsampling for side in x.shape[-2:])
+        time_ids = x.new_zeros(len(x), 6, dtype=self.dtype)
         # size of the original image, corner of the crop, size of the crop: ours are never a part of a larger one
-        time_ids = torch.tensor([height, width, 0, 0, height, width], dtype=self.dtype, device=x.device)
-        added = {"text_embeds": context["pooled"].to(self.dtype), "time_ids": time_ids.expand(len(x), -1)}
+        for place, side in enumerate(x.shape[-2:]):
+            time_ids[:, place::4] = side * self.downsampling
+        added = {"text_embeds": context["pooled"].to(self.dtype), "time_ids": time_ids}
         features = context["features"].to(self.dtype)
         return self.denoise(x.to(self.dtype), timesteps, features, added_cond_kwargs=added)
