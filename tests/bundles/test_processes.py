@@ -102,6 +102,17 @@ def test_the_whole_job_runs_in_two_processes(settings):
     assert code != 0 and "batch of 4 images cannot be divided among 3 processes" in text
 
 
+def overlay_path(name):
+    return CONFIGS.parents[2] / "configs" / "multi_gpu" / f"{name}.yaml"
+
+
+def beside(settings, *overlays):
+    """The settings that some overlays leave open, without what would take a test too long."""
+    own = set().union(*(ConfigParser.load_config_file(overlay_path(name)) for name in overlays))
+    small = {key: value for key, value in settings.items() if key not in own}
+    return small | {key: value for key, value in {"num_workers": 1, "compile": False}.items() if key in own}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "config, overlay, result",
@@ -113,13 +124,23 @@ def test_the_whole_job_runs_in_two_processes(settings):
     ],
 )
 def test_an_overlay_for_many_gpus_runs_in_two_processes(settings, config, overlay, result):
-    path = CONFIGS.parents[2] / "configs" / "multi_gpu" / f"{overlay}.yaml"
-    own = ConfigParser.load_config_file(path)
-    small = {key: value for key, value in settings.items() if key not in own}
-    small |= {key: value for key, value in {"num_workers": 1, "compile": False}.items() if key in own}
-    code, text = run(config, small, 2, path)
+    code, text = run(config, beside(settings, overlay), 2, overlay_path(overlay))
     assert code == 0, text
     assert (Path(settings["output_dir"]) / result).is_file()
+
+
+@pytest.mark.slow
+def test_after_a_fine_tuning_in_two_processes_any_number_draws(settings):
+    """As docs/many_machines.md shows it; three processes could not divide the fine-tuning's batch."""
+    overlays, settings = ("fine_tuning", "generation"), {**settings, "images_per_class": 4}
+    code, text = run("train_diffusion", beside(settings, *overlays), 2, overlay_path("fine_tuning"))
+    assert code == 0, text
+    adapter = Path(settings["output_dir"]) / "adapter" / "pytorch_lora_weights.safetensors"
+    made = sha256_of(adapter)
+    code, text = run("generate", beside(settings, *overlays), 3, *map(overlay_path, overlays))
+    assert code == 0 and sha256_of(adapter) == made, text
+    records = load_datalist(Path(settings["output_dir"]) / "synthetic" / "datalist.json")
+    assert len(records) == 8 and all(Path(record["image"]).is_file() for record in records)
 
 
 @pytest.mark.slow
