@@ -183,9 +183,16 @@ def _add_adapter(diffusion: LatentDiffusion, name: str, config: LoraConfig) -> N
         weight = module.get_base_layer().weight
         if weight.data_ptr() != before[f"{key}.weight"].data_ptr():  # PiSSA puts its rest in the place of a weight
             diffusion.base_weights[name, f"{key}.weight"] = before[f"{key}.weight"]
+        if not config.use_dora:
+            module.register_forward_pre_hook(_leave_casting_to_autocast)
     for parameter in part.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
+
+
+def _leave_casting_to_autocast(layer: Any, inputs: tuple[Tensor, ...]) -> None:
+    """Under autocast an adapter's layer takes its input as it is; peft would copy it to float32 first, for nothing."""
+    layer.cast_input_dtype_enabled = not torch.is_autocast_enabled(inputs[0].device.type)
 
 
 def _set_checkpointing(part: Any, on: bool) -> None:
