@@ -19,7 +19,7 @@ from monai_synth.losses import DenoisingLoss
 from monai_synth.networks import LatentDiffusion, LoRADenoiser, load_adapter, read_adapter_metadata
 from monai_synth.utils import processes, read_json, release_folder
 from tests.bundles import test_processes
-from tests.bundles.running import CONFIGS, SMALL, command, finished, known_settings, stopped_when
+from tests.bundles.running import CONFIGS, ROOT, SMALL, command, finished, known_settings, stopped_when
 from tests.inferers.drawing import draw
 
 DEVICE = torch.device("cuda", 0)
@@ -178,7 +178,7 @@ def _over_nccl(process, port):
     assert processes.from_first(values.clone()).tolist() == [0, 1, 2, 3]
     assert processes.average(values.clone()).tolist() == [0, 0.5, 1, 1.5]  # of two, of which the other says nothing
     assert processes.agreed({"stage": 3}) == {"stage": 3} and processes.first_only(lambda: "first") == "first"
-    assert processes.any_of(True)
+    assert not processes.any_of(False)
     processes.wait_for_all()
     processes.leave()
 
@@ -195,12 +195,15 @@ def test_what_processes_say_to_each_other_goes_over_nccl():
         ("train_diffusion", "xl", {"max_steps": 50}),
         ("train_diffusion", "flow", {"max_steps": 50}),
         ("train", "epsilon", {"classifier_steps": 50, "mixing": "none", "baseline": ""}),
+        ("train+mixup", "epsilon", {"classifier_steps": 50, "mixing": "none", "baseline": ""}),
     ],
-    ids=["fine-tuning", "bfloat16", "xl", "flow", "classifier"],
+    ids=["fine-tuning", "bfloat16", "xl", "flow", "classifier", "mixup"],
 )
 def test_no_step_of_a_training_waits_for_the_gpu(settings, miniature, config, kind, more):
+    config, *overlays = config.split("+")
     given = known_settings({**settings, "base_model": str(miniature(kind)), **more}, config)
-    training = ConfigWorkflow(str(CONFIGS / f"{config}.json"), workflow_type="train", **given)
+    files = [CONFIGS / f"{config}.json", *(ROOT / "configs" / "augmentation" / f"{name}.yaml" for name in overlays)]
+    training = ConfigWorkflow(list(map(str, files)), workflow_type="train", **given)
     watched = []
 
     def watch(engine):

@@ -72,7 +72,7 @@ def tell_beginning(name: str, weights: str | None, unasked: bool) -> None:
     elif unasked:
         logger.info(
             "Classifier %s starts from the embedded weights %s, trained on drawn phantoms; --classifier_checkpoint "
-            "None starts from random ones.",
+            "random starts from random ones.",
             name,
             weights,
         )

@@ -14,7 +14,7 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 
 from ..data.feature_store import FeatureStore
 from ..data.images import read_image
-from ..data.records import Record, class_names_of, load_datalist, save_datalist, select, turned
+from ..data.records import Record, by_number, class_names_of, load_datalist, save_datalist, select, turned
 from ..metrics.filters import FEWEST_FOR_LABELS, FILTERS, REASONS, Limits, failing, real_limits
 from ..report.tables import write_rows
 from ..utils.cores import usable_cores
@@ -64,7 +64,7 @@ def filter_images() -> Path:
 
 def candidate_records(synthetic_dir: Path, class_names: Sequence[str], per_class: int) -> list[Record]:
     """The first images of each class in the order in which they were drawn."""
-    records = sorted(load_datalist(synthetic_dir / "datalist.json"), key=lambda record: str(record["image"]))
+    records = sorted(load_datalist(synthetic_dir / "datalist.json"), key=by_number)
     return [record for name in class_names for record in [r for r in records if r["class_name"] == name][:per_class]]
 
 

@@ -14,6 +14,7 @@ import torch
 from ..utils.cores import usable_cores
 
 logger = logging.getLogger(__name__)
+_on_gpu = False
 
 
 def peak_memory() -> dict[str, float]:
@@ -24,9 +25,18 @@ def peak_memory() -> dict[str, float]:
 
         unit = 1024 if platform.system() == "Linux" else 1024**2  # ru_maxrss is in kB on Linux and in bytes on macOS
         found["host"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, 1)
-    if torch.cuda.is_available():
+    if _on_gpu:
         found["gpu"] = round(torch.cuda.max_memory_allocated() / 1024**2, 1)
     return found
+
+
+def use_device(device: torch.device | str) -> None:
+    """Makes a GPU that a config names the one that memory is pinned and peaks are noted for."""
+    global _on_gpu
+    wanted = torch.device(device)
+    _on_gpu = wanted.type == "cuda"
+    if _on_gpu and wanted.index is not None:
+        torch.cuda.set_device(wanted)
 
 
 @functools.cache
@@ -66,7 +76,7 @@ def idle_cores(seconds: float = 0.3) -> int:
 
 def device_name() -> str:
     """The name of the GPU, or of the processor's kind."""
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
+    return torch.cuda.get_device_name() if _on_gpu else platform.machine()
 
 
 def machine() -> dict[str, Any]:

@@ -61,5 +61,6 @@ def generate() -> None:
             requested_classes=[class_name],
             adapter_dir=str(folder / class_name),
         )
-        nested.parser["initialize"], nested.parser["finalize"] = [], []  # the stage is the outer one's
+        # the stage is the outer one's, and so is the datalist
+        nested.parser.update({"initialize": [], "run": ["$monai_synth.bundle.generate()"], "finalize": []})
         execute(nested)

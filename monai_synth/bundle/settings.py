@@ -14,6 +14,7 @@ from ..data.prompts import check_attributes
 from ..data.synthetic_image import FORMATS
 from ..metrics.filters import FILTERS
 from ..transforms.macenko import METHODS
+from ..utils import processes
 from .classifier_check import check_classifier
 from .session import plain_settings
 
@@ -100,7 +101,6 @@ def check_settings(workflow: ConfigWorkflow) -> None:
         "classifier" in settings and workflow.parser.get("arm_dir") is not None
     ):  # elsewhere network_def is another network
         check_classifier(workflow.parser.config)
-    check_few_step_adapter(settings.get("few_step_adapter"))
     check_threads(settings.get("num_threads"))
     check_device(workflow.parser.get_parsed_content("device"))
     check_compile(settings, workflow.parser)
@@ -108,21 +108,32 @@ def check_settings(workflow: ConfigWorkflow) -> None:
         from ..networks.base_models import resolve_base_model
 
         resolve_base_model(settings["base_model"], settings.get("variant"))
+    if settings.get("few_step_adapter") is not None:
+        check_few_step_adapter(settings["few_step_adapter"], settings["base_model"], settings.get("variant"))
 
 
-def check_few_step_adapter(adapter: str | None) -> None:
-    """Checks that an adapter for drawing in a few steps is there.
+def check_few_step_adapter(adapter: str, base_model: str, variant: str | None) -> None:
+    """Checks that an adapter for drawing in a few steps is there, and that it belongs to the base when it says so.
 
     Raises:
-        FileNotFoundError: when it is not.
+        FileNotFoundError: when it is not there.
+        ValueError: when it belongs to another base.
     """
-    from ..networks.adapter_files import adapter_path
+    from ..networks.adapter_files import adapter_path, read_adapter_metadata
+    from ..networks.base_models import fingerprint, resolve_base_model
 
-    if adapter is not None and not adapter_path(adapter).is_file():
+    if not adapter_path(adapter).is_file():
         raise FileNotFoundError(
             f"few_step_adapter is {adapter!r}, but there is no {adapter_path(adapter)}. Name a .safetensors file or "
             "the folder of a pytorch_lora_weights.safetensors, such as a copy of latent-consistency/lcm-lora-sdv1-5; "
             "nano_few_step is the embedded one of the nano base."
+        )
+    metadata = read_adapter_metadata(adapter)
+    own = fingerprint(resolve_base_model(base_model, variant), variant)
+    if metadata.get("base_fingerprint", own) != own:
+        raise ValueError(
+            f"few_step_adapter is {adapter!r}, which belongs to the base {metadata.get('base_model')!r}, but "
+            f"base_model is {base_model!r}. Name an adapter of this base, or leave it out (null)."
         )
 
 
@@ -130,9 +141,15 @@ def check_device(device: Any) -> None:
     """Checks that a GPU that is named is there.
 
     Raises:
-        ValueError: when torch does not see it.
+        ValueError: when torch does not see it, or several processes shall share it.
     """
     wanted, seen = torch.device(device), torch.cuda.device_count()
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    if wanted.type == "cuda" and processes.count() > 1 and wanted.index not in (None, local):
+        raise ValueError(
+            f"device is '{device}' in every process that torchrun has started, but each needs a GPU of its own. Leave "
+            "--device out."
+        )
     if wanted.type == "cuda" and (wanted.index or 0) >= seen:
         raise ValueError(
             f"device is '{device}', but torch sees {seen} GPUs here. Leave --device out to take what there is, or "

@@ -97,14 +97,26 @@ class Stage:
         """
         record = self.record()
         if record is not None and record["identity"] != self.identity:
-            lines = changed(record["settings"], self.settings) + changed(record["upstream"], self.upstream)
-            raise ValueError(
-                f"{self.folder} was made with other settings, and nothing of it is overwritten. What differs:\n  "
-                + "\n  ".join(lines)
-                + "\nName another --output_dir, or remove that folder to make it anew."
-            )
+            self._refuse(changed(record["settings"], self.settings) + changed(record["upstream"], self.upstream))
         if record is None or not record["complete"]:
             self._write(complete=False, began=time.time())
+
+    def compare(self) -> None:
+        """Compares settings with those of the outputs that are there, which can be done before earlier stages run.
+
+        Raises:
+            ValueError: when the folder holds outputs of other settings; names what differs.
+        """
+        record = self.record()
+        if record is not None and (lines := changed(record["settings"], self.settings)):
+            self._refuse(lines)
+
+    def _refuse(self, lines: list[str]) -> None:
+        raise ValueError(
+            f"{self.folder} was made with other settings, and nothing of it is overwritten. What differs:\n  "
+            + "\n  ".join(lines)
+            + "\nName another --output_dir, or remove that folder to make it anew."
+        )
 
     def start(self) -> None:
         """Notes that a stage has begun that may be run again with other settings, as a study may."""

@@ -18,7 +18,7 @@ from ..utils.io import read_json, sha256_of
 from ..utils.lock import hold_folder
 from ..utils.stopping import stop_request
 from .errors import speak_plainly
-from .machine import use_threads
+from .machine import use_device, use_threads
 from .nesting import CONFIGS, forwarded, nested_workflow
 from .session import check_keys, digest, overlaid, plain_settings, running_workflow
 from .stage_record import Stage
@@ -157,12 +157,14 @@ def begin(name: str, folder: str) -> None:
     from .settings import check_settings
 
     check_settings(workflow)
+    use_device(parser.get_parsed_content("device"))
     use_threads(plain_settings(parser.config).get("num_threads"))
     if name == "assess" and is_complete(Path(parser.get_parsed_content("synthetic_dir"))):
         return  # judges what is there, whatever it was made with
     processes.first_only(lambda: prepare_data(workflow))
+    own = None if name == "assess" else stage_of(workflow, name, Path(folder))
     for parent in upstream_of(name, plain_settings(parser.config)):
-        bring_up_to_date(workflow, parent)
+        bring_up_to_date(workflow, parent, own)
     if name not in FOLDERS:
         release_diffusion()  # what follows needs the memory and not the base
     if name != "assess":
@@ -182,13 +184,17 @@ def finish(name: str, folder: str) -> None:
     processes.first_only(stage.close)
 
 
-def bring_up_to_date(workflow: ConfigWorkflow, name: str, **override: Any) -> None:
+def bring_up_to_date(workflow: ConfigWorkflow, name: str, later: Stage | None = None, **override: Any) -> None:
     """Runs a stage with the settings of the running config unless its outputs are complete for them.
 
     Args:
         workflow: the one that is running.
         name: of the stage.
+        later: what needs it, and is compared before hours are spent here.
         override: settings that differ.
+
+    Raises:
+        ValueError: when a folder, or that of what comes later, was made with other settings.
     """
     if name == "prior":
         bring_prior_up_to_date(workflow)
@@ -199,10 +205,13 @@ def bring_up_to_date(workflow: ConfigWorkflow, name: str, **override: Any) -> No
         name, plain_settings(nested.parser.config)
     )
     for parent in upstream_of(name, plain_settings(nested.parser.config)):
-        bring_up_to_date(workflow, parent)
-    if processes.agreed(stage_of(nested, name, folder).complete()):
+        bring_up_to_date(workflow, parent, later)
+    stage = stage_of(nested, name, folder)
+    if processes.agreed(stage.complete()):
         logger.info("Stage %s is complete for these settings; its outputs in %s are used.", name, folder)
         return
+    for known in filter(None, (stage, later)):
+        processes.first_only(known.compare)
     logger.info("Stage %s begins.", name)
     execute(nested)
 

@@ -1,4 +1,4 @@
-from .feature_store import FeatureStore
+from .feature_store import FeatureStore, own_missing
 from .findings import Finding
 from .images import list_images, read_image, to_rgb
 from .mixing import MIXING, RealSyntheticDataset, load_synthetic
@@ -40,6 +40,7 @@ __all__ = [
     "list_images",
     "load_datalist",
     "load_synthetic",
+    "own_missing",
     "own_requests",
     "pending_requests",
     "plan_requests",

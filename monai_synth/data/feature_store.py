@@ -11,7 +11,7 @@ import torch
 from safetensors import safe_open
 
 from ..utils.io import PathLike
-from ..utils.processes import rank
+from ..utils.processes import rank, share, wait_for_all
 from ..utils.tensors import save_safetensors
 from .records import Record
 
@@ -75,3 +75,10 @@ class FeatureStore:
                 arrays.append(file.get_tensor("features"))
         rows = [arrays[part][row] for part, row in (self.place[record["sha256"]] for record in records)]
         return np.asarray(rows, dtype=np.float64)
+
+
+def own_missing(store: FeatureStore, records: Sequence[Record]) -> Sequence[Record]:
+    """This process's part of the records whose image has not been encoded, each content once."""
+    missing = store.missing(records)
+    wait_for_all()  # who begins to write before all have looked would make their lists differ
+    return share(missing)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from monai.data import Dataset
 
-from .records import JUDGES, KEPT, Record, load_datalist
+from .records import JUDGES, KEPT, Record, by_number, load_datalist
 
 MIXING = ("none", "synthetic", "real+synthetic", "fill-up")
 
@@ -101,7 +101,7 @@ def choose_synthetic(real: Sequence[Record], synthetic: Sequence[Record], per_cl
     chosen: list[Record] = []
     for name in names:
         members = (record for record in synthetic if record["class_name"] == name)
-        chosen += sorted(members, key=lambda record: str(record["image"]))[:wanted]
+        chosen += sorted(members, key=by_number)[:wanted]
     return chosen
 
 
@@ -115,7 +115,7 @@ def fill_up(real: Sequence[Record], synthetic: Sequence[Record], most: int | Non
     chosen: list[Record] = []
     for name, count in sorted(counts.items()):
         missing = max(counts.values()) - count
-        members = sorted((r for r in synthetic if r["class_name"] == name), key=lambda record: str(record["image"]))
+        members = sorted((r for r in synthetic if r["class_name"] == name), key=by_number)
         allowed = len(members) if most is None else min(most, len(members))
         if missing > allowed:
             raise ValueError(

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,12 @@ ROLES = tuple(SECTIONS)
 TESTS = ("test", "external")  # roles that are looked at once, at the end; external is another data set
 JUDGES = ("val", *TESTS)  # roles that nothing is trained on
 KEPT = ("image", "label", "class_name", "origin")  # what training needs of a record; the rest differs by origin
+
+
+def by_number(record: Mapping[str, Any]) -> tuple[int, str]:
+    """Sorts the synthetic images of a class in the order in which they are asked for, whatever folder they lie in."""
+    name = Path(record["image"]).name
+    return len(name), name
 
 
 def load_datalist(path: PathLike) -> list[Record]:

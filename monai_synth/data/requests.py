@@ -167,11 +167,6 @@ def journals_of(output_dir: str | Path) -> list[Path]:
     return sorted(Path(output_dir).glob("journal*.jsonl"))
 
 
-def read_journal(output_dir: str | Path) -> dict[str, dict[str, Any]]:
-    """The records of all images drawn so far by their relative path, whichever process drew them, all in memory."""
-    return {record["image"]: record for path in journals_of(output_dir) for _, record in journal_lines(path)}
-
-
 def journal_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """The records of one journal, each with the place of its line in bytes; a torn line is passed over."""
     if not path.exists():

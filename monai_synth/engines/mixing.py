@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..utils.tensors import moved
 from .prepare_batch import ClassificationPrepareBatch, Device
 
 
@@ -39,10 +40,11 @@ class MixingPrepareBatch(ClassificationPrepareBatch):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """As `ClassificationPrepareBatch`, with "origin" (B,) in the batch; the label has the shape (B, K)."""
         image, target = super().__call__(batchdata, device, non_blocking, **kwargs)
-        partner = torch.arange(len(image), device=image.device)
+        partner = torch.arange(len(image))
         for kind in [None] if self.across else ["real", "synthetic"]:
             rows = [place for place, origin in enumerate(batchdata["origin"]) if kind in (None, origin)]
             partner[rows] = partner[rows].roll(1)
+        partner = moved(partner, image.device, non_blocking)
         share = float(torch.distributions.Beta(self.alpha, self.alpha).sample())
         label = torch.nn.functional.one_hot(target["label"].long(), self.num_classes).float()
         weight = target["weight"].float()

@@ -22,10 +22,13 @@ class GradientClipping(StopOnNonFinite):
     Args:
         parameters: whose gradients are limited together.
         max_norm: largest Euclidean norm.
+        advice: what to do when it is not finite, see `StopOnNonFinite`.
     """
 
-    def __init__(self, parameters: Iterable[Tensor], max_norm: float = 1.0) -> None:
-        super().__init__("norm of the gradient")
+    def __init__(
+        self, parameters: Iterable[Tensor], max_norm: float = 1.0, advice: str = "Lower the learning rate."
+    ) -> None:
+        super().__init__("norm of the gradient", advice)
         self.parameters = list(parameters)
         self.max_norm = max_norm
 

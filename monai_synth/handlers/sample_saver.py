@@ -19,7 +19,7 @@ from ..data.records import save_synthetic_datalist
 from ..data.requests import index_of, journal_lines, journal_of, journals_of
 from ..data.synthetic_image import write_synthetic_image
 from ..utils.io import atomic_path, sha256_of
-from ..utils.processes import count, first_only, rank, wait_for_all
+from ..utils.processes import first_only, rank, wait_for_all
 
 REQUEST = (
     "image",
@@ -33,22 +33,19 @@ REQUEST = (
 
 
 class SampleSaver:
-    """Writes every generated image as a marked PNG, notes it in a journal, and ends with a datalist.
+    """Writes every generated image as a marked PNG or lossless WebP and notes it in a journal.
 
     The journal gets its line after the image is on the disk, so that a killed run goes on without a gap or a double.
+    When all processes have drawn, `write_synthetic_datalist` makes a datalist of their journals.
 
     Args:
-        output_dir: gets a folder for each class, `journal.jsonl` and `datalist.json`.
-        class_names: in the order of their labels.
+        output_dir: gets a folder for each class and `journal.jsonl`.
         settings: what all images share and the datalist states: guidance_scale, num_inference_steps, adapter, base.
         num_threads: writers beside the generator.
     """
 
-    def __init__(
-        self, output_dir: str | Path, class_names: list[str], settings: dict[str, Any], num_threads: int = 2
-    ) -> None:
+    def __init__(self, output_dir: str | Path, settings: dict[str, Any], num_threads: int = 2) -> None:
         self.output_dir = Path(output_dir)
-        self.class_names = class_names
         self.settings = settings
         self.num_threads = num_threads
         self.pool: ThreadPoolExecutor | None = None
@@ -71,7 +68,8 @@ class SampleSaver:
 
     def __call__(self, engine: Any) -> None:
         self.flush()  # at most one batch waits
-        batch, images = engine.state.batch, engine.state.output[Keys.PRED]
+        # one copy, while a GPU has nothing else to do: a writer's own would wait for the batch after
+        batch, images = engine.state.batch, engine.state.output[Keys.PRED].cpu()
         if self.pool is None:
             raise RuntimeError("SampleSaver writes only within an engine's run.")
         for position, image in enumerate(images):
@@ -95,13 +93,11 @@ class SampleSaver:
             file.flush()
 
     def close(self, engine: Engine) -> None:
-        """Ends the writers; alone, writes the datalist of all images in the journal."""
+        """Ends the writers."""
         self.flush()
         if self.pool is not None:
             self.pool.shutdown()
             self.pool = None
-        if count() == 1:  # others may still be drawing
-            write_synthetic_datalist(self.output_dir, self.class_names)
 
 
 def write_synthetic_datalist(output_dir: str | Path, class_names: list[str]) -> Path:
@@ -143,7 +139,8 @@ def drawn_in_order(output_dir: Path) -> Iterator[dict[str, Any]]:
 
 
 def _true_one(output_dir: Path, records: list[dict[str, Any]]) -> dict[str, Any]:
-    sha256 = sha256_of(output_dir / records[0]["image"])
+    path = output_dir / records[0]["image"]
+    sha256 = sha256_of(path) if path.exists() else None  # of an image that nobody asks for any more
     return next((record for record in records if record["sha256"] == sha256), records[-1])
 
 

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from ..utils.io import read_json, sha256_of, write_json
-from ..utils.processes import any_of, count, is_first
+from ..utils.processes import any_of, count, gathered, is_first
 from ..utils.random_states import random_state, set_random_state
 from ..utils.stopping import stop_request
 from ..utils.tensors import load_tensors, save_tensors
@@ -104,7 +104,11 @@ class TrainingState:
         write_json(slot.with_suffix(".json"), reached)
 
     def restore(self, engine: Engine) -> None:
-        """Puts the newest sound state back, or leaves everything as it is when there is none."""
+        """Puts the newest sound state back, or leaves everything as it is when there is none.
+
+        Raises:
+            RuntimeError: when several processes do not find the same.
+        """
         states = self._newest_first()
         for path, noted in states:
             if sha256_of(path) != noted.get("sha256"):
@@ -114,9 +118,16 @@ class TrainingState:
             steps = steps_within(engine)
             further = f" and {steps} steps" if steps else ""
             logger.info("Going on after epoch %d%s, from %s.", engine.state.epoch, further, path)
-            return
-        if states:
-            logger.warning("No sound state is left in %s; the training begins anew.", self.folder)
+            break
+        else:
+            if states:
+                logger.warning("No sound state is left in %s; the training begins anew.", self.folder)
+        reached = gathered(engine.state.iteration)
+        if len(set(reached)) > 1:
+            raise RuntimeError(
+                f"The processes found different states in {self.folder}, after {reached} steps: the file system does "
+                "not show all of them the same files yet. Run the same command again."
+            )
 
     def _newest_first(self) -> list[tuple[Path, dict[str, Any]]]:
         """The states with what is noted of them; those of which nothing can be read come first."""

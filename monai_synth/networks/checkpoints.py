@@ -19,17 +19,20 @@ FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
 NANO_CLIP = "nano-clip"  # also the name of its architecture in open_clip
 EMBEDDED = {"nano": ASSETS / "nano_encoder", NANO_CLIP: ASSETS / "nano_clip"}  # trained on phantoms alone
-AUTO = "auto"
+AUTO, RANDOM = "auto", "random"
 BEGINNINGS = {"regnetx_002": "nano", NANO_CLIP: NANO_CLIP}  # the embedded weights of a network by its name
 
 
 def initial_weights(name: str, checkpoint: str | None) -> str | None:
-    """The checkpoint that a setting means for a network: "auto" is the embedded weights where it has some, else none.
+    """The checkpoint that a setting means for a network, None for random weights.
 
     Args:
         name: of the network.
-        checkpoint: "auto", what `find_weights` takes, or None for random weights.
+        checkpoint: what `find_weights` takes; "auto", the embedded weights where the network has some, else none;
+            "random" or None.
     """
+    if checkpoint == RANDOM:
+        return None
     return BEGINNINGS.get(name) if checkpoint == AUTO else checkpoint
 
 
@@ -57,7 +60,7 @@ def find_weights(name: str | Path) -> Path:
         return _from_hub(str(name))
     raise FileNotFoundError(
         f"There is no checkpoint {path}. Name a safetensors file, a folder that holds one, a hub id "
-        "'owner/model', or one of the embedded weights: nano (regnetx_002), nano-clip."
+        "'owner/model', one of the embedded weights, nano (regnetx_002) or nano-clip, or random."
     )
 
 

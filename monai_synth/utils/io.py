@@ -7,10 +7,15 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+try:
+    import fcntl
+except ImportError:  # Windows, which lets nobody remove a file that another has open
+    fcntl = None  # type: ignore[assignment]
 
 PathLike = str | os.PathLike[str]
 TEMPORARY = re.compile(r"\..*\.[a-z0-9_]{8}\.part(\.[^.]*)?")
@@ -29,9 +34,9 @@ def atomic_path(path: PathLike) -> Iterator[Path]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=f".part{path.suffix}", dir=path.parent)
-    os.close(handle)
     temporary = Path(name)
     try:
+        _lock(handle)  # as long as this process lives and writes, see `remove_unfinished`
         yield temporary
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
@@ -39,19 +44,32 @@ def atomic_path(path: PathLike) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+        os.close(handle)
 
 
-def remove_unfinished(folder: PathLike, skip: Callable[[Path], bool]) -> None:
+def remove_unfinished(folder: PathLike) -> None:
     """Removes the temporary files of `atomic_path` that processes which were killed while they wrote have left.
 
+    What somebody is writing stays, and so does what is not ours to remove.
+
     Args:
-        folder: looked through with all its folders; nobody may be writing there.
-        skip: says of a folder in it that somebody may be writing there.
+        folder: looked through with all its folders.
     """
-    for parent, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not skip(Path(parent) / name)]
+    for parent, _, names in os.walk(folder):
         for name in filter(TEMPORARY.fullmatch, names):
-            (Path(parent) / name).unlink(missing_ok=True)
+            with suppress(OSError), open(Path(parent) / name, "rb+") as file:
+                _lock(file.fileno())
+                (Path(parent) / name).unlink()
+
+
+def _lock(handle: int) -> None:
+    """Holds an open file until it is closed, which the system does when the process dies.
+
+    Raises:
+        BlockingIOError: when another process holds it.
+    """
+    if fcntl is not None:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _umask() -> int:

@@ -11,7 +11,6 @@ from filelock import FileLock, Timeout
 
 from .io import PathLike, read_json, remove_unfinished, write_json
 
-LOCK = ".lock"
 _held: dict[Path, FileLock] = {}
 
 
@@ -30,11 +29,10 @@ def hold_folder(folder: PathLike) -> None:
     folder = Path(folder).resolve()
     if folder in _held:
         return
-    lock = FileLock(folder / LOCK)
+    lock = FileLock(folder / ".lock")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
-        remove_unfinished(folder, skip=_is_held_by_another)
     except Timeout:
         holder = folder / ".lock.json"
         known = read_json(holder) if holder.exists() else {"host": "unknown", "pid": "unknown", "since": "unknown"}
@@ -43,22 +41,11 @@ def hold_folder(folder: PathLike) -> None:
             f"{known['since']}). Wait for it, stop it, or name another --output_dir."
         ) from None
     except OSError as error:  # no permission, a file in the way, a read-only file system
-        lock.release()
         raise PermissionError(f"{folder} cannot be written: {error}. Name another --output_dir.") from error
     _held[folder] = lock
     since = time.strftime("%Y-%m-%d %H:%M:%S")
     write_json(folder / ".lock.json", {"host": socket.gethostname(), "pid": os.getpid(), "since": since})
-
-
-def _is_held_by_another(folder: Path) -> bool:
-    """Whether a folder in the one that is held is the output folder of another process that is at work."""
-    if folder in _held or not (folder / LOCK).exists():
-        return False
-    try:
-        with FileLock(folder / LOCK).acquire(timeout=0):
-            return False
-    except Timeout:
-        return True
+    remove_unfinished(folder)
 
 
 def release_folder(folder: PathLike) -> None:

@@ -39,7 +39,7 @@ def join() -> None:
     global _group
     store, own_rank, world_size = next(iter(dist.rendezvous("env://", timeout=MEETING)))
     dist.init_process_group(
-        "nccl" if torch.cuda.is_available() else "gloo",
+        "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",  # by where a tensor lies
         timeout=MEETING,
         store=dist.PrefixStore(f"attempt_{attempt()}", store),
         rank=own_rank,

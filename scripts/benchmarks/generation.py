@@ -171,7 +171,7 @@ class Ours:
             network=self.network,
             prepare_batch=self.prepare_batch,
             inferer=self.inferer,
-            val_handlers=[SampleSaver(folder, list(self.setting.prompts), {})],
+            val_handlers=[SampleSaver(folder, {})],
             decollate=False,
         ).run()
 

@@ -118,5 +118,5 @@ def export_few_step(work_dir: Path, base_model: str, output_dir: Path) -> None:
     trained(work_dir, "few_step", {"student": student}, average=True)
     student.half()
     diffusion = student.diffusion
-    path = save_adapter(student, output_dir, {"base_model": base_model, "base_fingerprint": diffusion.fingerprint})
+    path = save_adapter(student, output_dir, {"base_model": "nano", "base_fingerprint": diffusion.fingerprint})
     logger.info("Wrote the adapter for few steps to %s.", path)

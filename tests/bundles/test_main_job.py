@@ -49,6 +49,11 @@ def test_the_main_job_goes_from_a_folder_to_a_table(settings, capsys):
     with pytest.raises(RuntimeError) as error:
         run("train", settings, rank=4)
     assert "was made with other settings" in root_message(error) and "rank: 2 -> 4" in root_message(error)
+    assert f"{out / 'adapter'} was" in root_message(error)  # the first one that differs
+    with pytest.raises(RuntimeError) as error:
+        run("train", settings, images_per_class=9)
+    assert "images_per_class: 3 -> 9" in root_message(error) and "classifier" in root_message(error)
+    assert {path: path.stat().st_mtime_ns for path in (out / "synthetic").rglob("*.png")} == times  # before drawing
     with pytest.raises(RuntimeError) as error:
         run("train", settings, seed=1)
     assert "a split is made once" in root_message(error) and "seed: 0 -> 1" in root_message(error)

@@ -15,7 +15,7 @@ from monai.bundle import ConfigParser
 from PIL import Image
 
 from monai_synth.data import load_datalist
-from monai_synth.data.requests import read_journal
+from monai_synth.data.requests import journal_lines, journals_of
 from monai_synth.networks import read_adapter_metadata
 from monai_synth.utils import processes, read_json, sha256_of
 from tests.bundles import running
@@ -50,6 +50,11 @@ def run(config, settings, count, *overlays):
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     return done.returncode, done.stdout + done.stderr
+
+
+def read_journal(folder):
+    """The records of all images drawn so far by their relative path, whichever process drew them."""
+    return {record["image"]: record for path in journals_of(folder) for _, record in journal_lines(path)}
 
 
 def pixels(folder):

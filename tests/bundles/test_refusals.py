@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
-from monai_synth.utils import hold_folder, read_json, release_folder
+from monai_synth.bundle.settings import check_device
+from monai_synth.utils import hold_folder, processes, read_json, release_folder
 from tests.bundles.running import CONFIGS, ROOT, root_message, run
 
 
@@ -50,6 +52,22 @@ def test_bad_folders_stop_before_anything_long(settings, image_folder):
     with pytest.raises(RuntimeError) as error:
         run("train", settings, dataset_dir=str(image_folder({"only": 9}, name="one")))
     assert "is the only class" in root_message(error)
+
+
+def test_an_adapter_for_few_steps_of_another_base_is_refused_before_anything_long(settings):
+    with pytest.raises(RuntimeError) as error:
+        run("train", settings, few_step_adapter="nano_few_step")
+    assert "which belongs to the base 'nano', but base_model is" in root_message(error)
+    assert not list(Path(settings["output_dir"]).rglob("*.json"))[1:]
+
+
+def test_processes_cannot_share_a_gpu_that_is_named(monkeypatch):
+    monkeypatch.setattr(processes, "count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    check_device("cuda:1")
+    with pytest.raises(ValueError, match="device is 'cuda:0' in every process.*each needs a GPU of its own"):
+        check_device("cuda:0")
 
 
 def test_an_adapter_of_another_base_is_refused(settings, miniature):

@@ -26,7 +26,7 @@ def test_a_shipped_bundle_is_what_the_template_renders(bundle):
     for name, text in rendered(SHIPPED[bundle.name]).items():
         assert (bundle / name).read_text(encoding="utf-8") == text, f"{name}: run scripts/render_bundles.py"
     there = {path.relative_to(bundle).as_posix() for path in bundle.rglob("*") if path.is_file()}
-    kept = {name for name in there if name.split("/")[0] not in ("output", "models")}
+    kept = {name for name in there if name.split("/")[0] not in ("output", "study", "models")}
     assert kept == set(rendered(SHIPPED[bundle.name]))
 
 

@@ -3,8 +3,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from monai_synth.data import RealSyntheticDataset, load_synthetic
-from monai_synth.data.mixing import choose_synthetic
+from monai_synth.data import RealSyntheticDataset, load_synthetic, plan_requests, requests
+from monai_synth.data.mixing import choose_synthetic, fill_up
 
 
 def records(origin, count, classes=("a", "b"), **fields):
@@ -82,3 +82,12 @@ def test_the_baseline_needs_no_generator(tmp_path):
 
 def test_images_added_later_do_not_change_which_are_used():
     assert choose_synthetic(REAL, SYNTHETIC, 3) == choose_synthetic(REAL, records("synthetic", 60), 3)
+
+
+def test_the_first_images_are_those_that_were_asked_for_first_in_whatever_folder(monkeypatch):
+    monkeypatch.setattr(requests, "IMAGES_PER_FOLDER", 2)
+    plan = plan_requests(["a"], {"a": "a"}, 6, seed=0)
+    drawn = [{**request, "image": f"/out/{request['image']}", "origin": "synthetic"} for request in plan]
+    real = [{"class_name": "a"}, *[{"class_name": "b"}] * 5]
+    for chosen in (choose_synthetic(real[:1], drawn[::-1], 4), fill_up(real, drawn[::-1], None)):
+        assert [record["index"] for record in chosen] == [0, 1, 2, 3]

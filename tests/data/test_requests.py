@@ -101,15 +101,20 @@ def test_a_plan_is_a_sequence_that_takes_no_memory(tmp_path):
 def test_what_is_missing_is_shared_anew(tmp_path, monkeypatch):
     """Of ten images in two processes, the first one's five are there."""
     plan = plan_requests(["a"], PROMPTS, 10, seed=0)
-    missing = []
-    for process in (0, 1):
+    parts, said = [], []
+    for process, places in ((0, []), (1, [0, 1, 2, 3, 4])):  # in its part of the plan
         monkeypatch.setattr(requests, "rank", lambda: process)
         monkeypatch.setattr(requests, "count", lambda: 2)
-        monkeypatch.setattr(requests, "gathered", lambda value: [np.array([], dtype=int), np.array([1, 3, 5, 7, 9])])
-        monkeypatch.setattr(requests, "pending_requests", lambda part, folder: missing.append(part) or Subset(part, []))
+        monkeypatch.setattr(
+            requests, "gathered", lambda value: said.append(value.tolist()) or [np.arange(0), np.array([1, 3, 5, 7, 9])]
+        )
+        monkeypatch.setattr(
+            requests, "pending_requests", lambda part, folder: parts.append(part) or Subset(part, places)
+        )
         drawn = [row["index"] for row in requests.own_requests(plan, tmp_path)]
         assert drawn == [[1, 5, 9], [3, 7]][process]
-        assert list(missing[process]) == list(plan[process::2])
+        assert list(parts[process]) == list(plan[process::2])
+    assert said == [[], [1, 3, 5, 7, 9]]  # in the whole of it
 
 
 def test_a_folder_holds_five_thousand_images_at_most():

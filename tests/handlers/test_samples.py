@@ -35,9 +35,10 @@ def run(miniature):
             network=Denoiser(diffusion),
             prepare_batch=SamplingPrepareBatch(diffusion, 32),
             inferer=SamplingInferer(diffusion, num_inference_steps=2),
-            val_handlers=[SampleSaver(folder, ["a", "b"], {"guidance_scale": 2.0, "adapter": "none"})],
+            val_handlers=[SampleSaver(folder, {"guidance_scale": 2.0, "adapter": "none"})],
             decollate=False,
         ).run()
+        write_synthetic_datalist(folder, ["a", "b"])
         return {path.name: sha256_of(path) for path in folder.rglob("*.png")}
 
     return run

@@ -23,6 +23,7 @@ from monai_synth.handlers import (
     StopOnNonFiniteLoss,
     TrainingState,
     non_finite_loss,
+    training_state,
 )
 from monai_synth.utils import read_json
 from monai_synth.utils.stopping import stop_request
@@ -195,6 +196,20 @@ def test_a_truncated_file_of_a_state_is_recognized(tmp_path, caplog, name):
         resumed.run()
     assert "state_1.safetensors, or what is noted of it, is damaged" in caplog.text
     assert "Going on after epoch 2" in caplog.text and resumed.state.iteration == 12
+
+
+def test_processes_that_find_different_states_do_not_go_on(tmp_path, monkeypatch):
+    make_trainer(tmp_path, epochs=3)[0].run()
+    for own, other in ((9, 9), (9, 6)):
+        monkeypatch.setattr(training_state, "gathered", lambda value: [value, other])
+        trainer = make_trainer(tmp_path, epochs=4)[0]
+        if own == other:
+            trainer.run()
+            assert trainer.state.iteration == 12
+            (tmp_path / "state_0.json").unlink()  # epoch 4
+        else:
+            with pytest.raises(RuntimeError, match=r"found different states in .*, after \[9, 6\] steps.*Run the same"):
+                trainer.run()
 
 
 def test_without_a_sound_state_a_training_begins_anew_and_says_so(tmp_path, caplog):

@@ -36,7 +36,7 @@ def test_more_processes_than_gpus_are_refused(torchrun, local, gpus):
     assert chosen == [] and not torch.distributed.is_initialized()
 
 
-@pytest.mark.parametrize(("local", "gpus", "backend"), [(1, 2, "nccl"), (3, 0, "gloo")])
+@pytest.mark.parametrize(("local", "gpus", "backend"), [(1, 2, "cpu:gloo,cuda:nccl"), (3, 0, "gloo")])
 def test_each_process_has_a_gpu_of_its_own_or_none(torchrun, monkeypatch, local, gpus, backend):
     chosen, joined = torchrun(local, gpus), []
     monkeypatch.setattr(processes.dist, "init_process_group", lambda backend, **kwargs: joined.append(backend))
