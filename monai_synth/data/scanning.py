@@ -75,7 +75,8 @@ def check(
     """Everything about a data set that its owner should know, errors first; see `scan` for the arguments.
 
     Args:
-        shots: images per class that will be asked for, so that a class with fewer is told.
+        shots: images per class that will be asked for, so that a class is told which has fewer when it is split into
+            five folds, of which one is for validation and one for test.
     """
     records, findings, names = _examine(source, class_names, groups, find_duplicates, class_map, annotations)
     counts = Counter(record["class_name"] for record in records)
@@ -83,6 +84,13 @@ def check(
         if shots is not None and 0 < counts[name] < shots:
             message = f"has {counts[name]} images, fewer than shots={shots}. Add images or ask for fewer shots."
             findings.append(Finding("error", name, message))
+    if shots is not None and not any(finding.level == "error" for finding in findings):
+        from .splits import assign_roles
+
+        try:
+            assign_roles(records, shots)
+        except ValueError as error:
+            findings.append(Finding("error", str(source), str(error)))
     return sorted(findings, key=lambda finding: (finding.level, finding.path))
 
 

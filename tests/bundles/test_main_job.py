@@ -29,6 +29,13 @@ def test_the_main_job_goes_from_a_folder_to_a_table(settings, capsys):
     assert all(str(settings["dataset_dir"]) in row["image"] for row in tested[0])
     assert all(is_marked_synthetic(path) for path in (out / "synthetic").rglob("*.png"))
     assert (out / "real_and_synthetic.png").exists()
+    split, *trained = (
+        min(path.stat().st_mtime_ns for path in out.glob(pattern))
+        for pattern in ("datalist.json", "adapter/state*", "classifier/*/*")
+    )
+    assert split < min(trained)  # comes first
+    arms = [read_json(path)["settings"] for path in sorted((out / "classifier").glob("*/run.json"))]
+    assert len(arms) == 2 and {key for key in arms[0] if arms[0][key] != arms[1].get(key)} == {"mixing"}
     known = read_json(Path(settings["model_path"]).with_suffix(".json"))
     assert known == {
         "class_names": ["benign", "malignant"],
