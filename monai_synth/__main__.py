@@ -31,10 +31,12 @@ def _add_check(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("check", help="tells all that is wrong with a data set")
     parser.add_argument("source", help="folder of class folders, CSV, or datalist JSON")
     parser.add_argument("--groups", help="pattern over the path whose first group names the patient or slide")
-    parser.add_argument("--shots", type=int, help="images per class that will be asked for, of those that are left beside test and validation")
+    parser.add_argument("--shots", type=int, help="images per class that will be asked for, beside test and validation")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument(
-        "--skip_duplicates", action="store_true", help="do not search for copies; for 100,000 images the search takes more than half an hour and several GB"
+        "--skip_duplicates",
+        action="store_true",
+        help="do not search for copies, which takes more than half an hour and several GB for 100,000 images",
     )
     parser.add_argument("--pairs", help="path of a PNG that shows the pairs of images that may be copies, side by side")
     parser.set_defaults(run=_check)
