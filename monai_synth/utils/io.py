@@ -36,7 +36,8 @@ def atomic_path(path: PathLike) -> Iterator[Path]:
     handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=f".part{path.suffix}", dir=path.parent)
     temporary = Path(name)
     try:
-        _lock(handle)  # as long as this process lives and writes, see `remove_unfinished`
+        with suppress(OSError):  # a file system without locks, where `remove_unfinished` leaves all as it is
+            _lock(handle)  # as long as this process lives and writes
         yield temporary
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())

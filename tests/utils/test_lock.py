@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from monai_synth.utils import hold_folder, release_folder
+from monai_synth.utils import hold_folder, io, release_folder
 
 HOLD = """
 import sys, time
@@ -62,6 +62,18 @@ def test_what_a_killed_run_left_half_written_is_removed_and_nothing_else(tmp_pat
         assert left == {"my.part.txt", ".my.part", ".all.part.zip"}  # what another process is writing stays
         assert other.communicate("go on")[0] == "" and other.returncode == 0
     assert (tmp_path / "out" / "all.zip").read_text() == "all"
+
+
+def test_a_file_system_without_locks_is_written_all_the_same_and_nothing_is_removed_there(tmp_path, monkeypatch):
+    subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "half.txt")], check=False)
+
+    def flock(handle, operation):
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr(io.fcntl, "flock", flock)
+    io.write_text(tmp_path / "whole.txt", "all")
+    io.remove_unfinished(tmp_path)
+    assert (tmp_path / "whole.txt").read_text() == "all" and len(list(tmp_path.glob(".half.*"))) == 1
 
 
 def test_a_read_only_file_system_is_named(tmp_path, monkeypatch):
