@@ -23,9 +23,10 @@ from pathlib import Path
 import torch
 from benchmarks.arithmetic import count_arithmetic
 from benchmarks.fine_tuning import benchmark_fine_tuning
-from benchmarks.generation import FEWEST, Setting, benchmark_batches, benchmark_generation, features_of
+from benchmarks.generation import Setting, benchmark_batches, benchmark_generation
 from benchmarks.hot_loop import profile_drawing, profile_training
 from benchmarks.memory import benchmark_memory
+from benchmarks.quality import FEWEST, features_of
 from benchmarks.reading import benchmark_reading
 from benchmarks.same_kid import benchmark_same_kid
 from benchmarks.shapes import SHAPES, write_random_base

@@ -162,7 +162,7 @@ def test_both_ways_draw_all_images_and_their_peaks_are_told(setting):
 
 
 def test_lost_variety_lowers_the_recall(image_folder, encoder):
-    from benchmarks.generation import features_of, judge
+    from benchmarks.quality import features_of, judge
 
     network = FeatureEncoder(str(encoder))
     real = image_folder({"a": 12}, name="real")
@@ -189,7 +189,7 @@ def test_lost_variety_lowers_the_recall(image_folder, encoder):
     ids=["sooner", "at the end of the interval", "never", "no room to fall"],
 )
 def test_the_verdict_compares_the_times_to_the_works_best(base, ours, words):
-    from benchmarks.generation import Quality
+    from benchmarks.quality import Quality
     from benchmarks.same_kid import Checkpoint, verdict
 
     def points(way, values):

@@ -13,7 +13,8 @@ from monai_synth.data.phantom import write_phantoms
 from monai_synth.networks import FeatureEncoder, LatentDiffusion, load_adapter
 
 from .fine_tuning import Stepper
-from .generation import Ours, Quality, Setting, features_of, judge
+from .generation import Ours, Setting
+from .quality import Quality, features_of, judge
 from .shipped import train_as_shipped
 from .timing import markdown, synchronize
 

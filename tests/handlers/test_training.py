@@ -1,244 +1,23 @@
 """Handlers around a training, on a network of a few numbers."""
 
-import logging
 import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import pytest
 import torch
 from ignite.engine import Events
-from monai.data import DataLoader, Dataset
+from monai.data import DataLoader
 from monai.engines import IterationEvents, SupervisedTrainer
-from monai.transforms import Compose, RandGaussianNoised
 from torch import nn
 
 from monai_synth.handlers import (
-    EpochSeed,
     GradientClipping,
     Progress,
     StepSchedule,
     StopOnNonFiniteLoss,
-    TrainingState,
     non_finite_loss,
-    training_state,
 )
-from monai_synth.utils import read_json
 from monai_synth.utils.stopping import stop_request
-
-
-class SquaredError(nn.Module):
-    """With noise of the process's generator, as the noise of a diffusion is drawn."""
-
-    def forward(self, prediction, target):
-        prediction = prediction + 0.1 * torch.randn_like(prediction)
-        return (prediction - target).square().mean()
-
-
-@pytest.fixture(autouse=True)
-def listening():
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    stop_request.listen()  # forgets what was asked
-    signal.signal(signal.SIGTERM, before)
-
-
-def kept_losses(trainer):
-    losses = []
-    trainer.add_event_handler(
-        IterationEvents.LOSS_COMPLETED, lambda engine: losses.append(engine.state.output["loss"].item())
-    )
-    return losses
-
-
-def make_trainer(folder=None, epochs=4, learning_rate=0.1, extra=(), accumulation=1, scale=1.0, workers=0):
-    torch.manual_seed(0)
-    network = nn.Linear(2, 1)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=learning_rate)
-    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 40)
-    records = [{"image": torch.randn(2) * scale, "label": torch.randn(1)} for _ in range(8)]
-    data = Dataset(records, Compose([RandGaussianNoised("image", prob=1.0)]))
-    sampler = torch.utils.data.RandomSampler(data, replacement=True, num_samples=6)
-    handlers = [EpochSeed(7), *extra]
-    if folder is not None:
-        handlers.append(TrainingState(folder, network, optimizer, scheduler))
-    trainer = SupervisedTrainer(
-        device="cpu",
-        max_epochs=epochs,
-        epoch_length=3,
-        train_data_loader=DataLoader(data, batch_size=2, sampler=sampler, num_workers=workers),
-        network=network,
-        optimizer=optimizer,
-        loss_function=SquaredError(),
-        train_handlers=handlers,
-        accumulation_steps=accumulation,
-        decollate=False,
-    )
-    trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda engine: scheduler.step())
-    return trainer, network, optimizer
-
-
-def test_a_resumed_training_ends_with_the_same_bits(tmp_path):
-    whole, expected, whole_optimizer = make_trainer(tmp_path / "whole", epochs=6)
-    whole.run()
-    make_trainer(tmp_path / "parts", epochs=2)[0].run()
-    resumed, network, optimizer = make_trainer(tmp_path / "parts", epochs=6)
-    resumed.run()
-    for key, value in expected.state_dict().items():
-        assert torch.equal(network.state_dict()[key], value)
-    assert optimizer.param_groups[0]["lr"] == whole_optimizer.param_groups[0]["lr"]
-    assert resumed.state.iteration == whole.state.iteration == 18
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("step", [1, 5, 6, 10])  # of 12, three in an epoch
-def test_a_training_asked_to_stop_saves_the_step_and_ends_with_the_same_bits(tmp_path, caplog, step, workers):
-    whole, expected, _ = make_trainer(tmp_path / "whole", workers=workers)
-    losses = kept_losses(whole)
-    whole.run()
-    stopped, _, _ = make_trainer(tmp_path / "parts", workers=workers)
-    first = kept_losses(stopped)
-    stopped.add_event_handler(Events.ITERATION_STARTED(once=step), lambda engine: signal.raise_signal(signal.SIGTERM))
-    stop_request.listen()
-    with pytest.raises(SystemExit) as left:
-        stopped.run()
-    assert left.value.code == 128 + signal.SIGTERM and len(first) == step
-    resumed, network, _ = make_trainer(tmp_path / "parts", workers=workers)
-    rest = kept_losses(resumed)
-    torch.manual_seed(99)  # another process begins with other random numbers
-    with caplog.at_level(logging.INFO):
-        resumed.run()
-    assert f"Going on after epoch {step // 3}{f' and {step % 3} steps' if step % 3 else ''}, from" in caplog.text
-    assert first + rest == losses
-    assert torch.equal(network.weight, expected.weight)
-
-
-def test_a_step_that_gathers_gradients_is_not_saved(tmp_path):
-    trainer, _, _ = make_trainer(tmp_path, accumulation=2)
-    trainer.add_event_handler(Events.ITERATION_STARTED(once=4), lambda engine: signal.raise_signal(signal.SIGTERM))
-    stop_request.listen()
-    with pytest.raises(SystemExit):
-        trainer.run()
-    assert read_json(tmp_path / "state_0.json")["iteration"] == 5  # where the optimizer steps
-    assert read_json(tmp_path / "state_1.json")["iteration"] == 3
-
-
-def test_a_request_that_comes_twice_is_one_and_a_second_does_not_wait(tmp_path, monkeypatch):
-    trainer, _, _ = make_trainer(tmp_path)
-
-    def ask_twice(engine):
-        signal.raise_signal(signal.SIGTERM)
-        signal.raise_signal(signal.SIGTERM)  # from the group
-        assert stop_request.wanted
-        now = time.monotonic()
-        monkeypatch.setattr(time, "monotonic", lambda: now + 6)
-        signal.raise_signal(signal.SIGTERM)
-
-    trainer.add_event_handler(Events.ITERATION_STARTED(once=2), ask_twice)
-    stop_request.listen()
-    with pytest.raises(SystemExit):
-        trainer.run()
-    assert not stop_request.wanted and not list(tmp_path.iterdir())
-
-
-def test_a_request_that_comes_while_all_is_being_written_is_granted_then(tmp_path):
-    stop_request.listen()
-    stop_request.hold()
-    signal.raise_signal(signal.SIGTERM)
-    with pytest.raises(SystemExit):
-        stop_request.release()
-    stop_request.release()
-
-
-def test_a_request_between_epochs_is_granted_at_once(tmp_path):
-    trainer, _, _ = make_trainer(tmp_path)
-    stop_request.listen()
-    trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda engine: signal.raise_signal(signal.SIGTERM))
-    with pytest.raises(SystemExit):
-        trainer.run()
-    assert read_json(tmp_path / "state_1.json")["iteration"] == 3
-
-
-def test_a_finished_training_is_not_trained_again(tmp_path):
-    first, network, _ = make_trainer(tmp_path)
-    first.run()
-    again, other, _ = make_trainer(tmp_path)
-    again.run()
-    assert torch.equal(network.weight, other.weight) and again.state.iteration == 12
-
-
-def test_a_damaged_state_is_recognized_and_the_one_before_is_used(tmp_path, caplog):
-    make_trainer(tmp_path, epochs=3)[0].run()
-    newest = tmp_path / "state_1.safetensors"  # epoch 3
-    content = bytearray(newest.read_bytes())
-    content[-3] ^= 1
-    newest.write_bytes(bytes(content))
-    whole, expected, _ = make_trainer(epochs=4)
-    whole.run()
-    with caplog.at_level(logging.INFO):
-        resumed, network, _ = make_trainer(tmp_path, epochs=4)
-        resumed.run()
-    assert (
-        "state_1.safetensors, or what is noted of it, is damaged" in caplog.text
-        and "Going on after epoch 2" in caplog.text
-    )
-    assert torch.equal(network.weight, expected.weight)
-
-
-@pytest.mark.parametrize("name", ["state_1.json", "state_1.safetensors"])
-def test_a_truncated_file_of_a_state_is_recognized(tmp_path, caplog, name):
-    make_trainer(tmp_path, epochs=3)[0].run()
-    (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:20])
-    with caplog.at_level(logging.INFO):
-        resumed = make_trainer(tmp_path, epochs=4)[0]
-        resumed.run()
-    assert "state_1.safetensors, or what is noted of it, is damaged" in caplog.text
-    assert "Going on after epoch 2" in caplog.text and resumed.state.iteration == 12
-
-
-def test_processes_that_find_different_states_do_not_go_on(tmp_path, monkeypatch):
-    make_trainer(tmp_path, epochs=3)[0].run()
-    for own, other in ((9, 9), (9, 6)):
-        monkeypatch.setattr(training_state, "gathered", lambda value: [value, other])
-        trainer = make_trainer(tmp_path, epochs=4)[0]
-        if own == other:
-            trainer.run()
-            assert trainer.state.iteration == 12
-            (tmp_path / "state_0.json").unlink()  # epoch 4
-        else:
-            with pytest.raises(RuntimeError, match=r"found different states in .*, after \[9, 6\] steps.*Run the same"):
-                trainer.run()
-
-
-def test_without_a_sound_state_a_training_begins_anew_and_says_so(tmp_path, caplog):
-    make_trainer(tmp_path, epochs=3)[0].run()
-    for path in tmp_path.glob("state_?.safetensors"):
-        path.write_bytes(b"")
-    whole, expected, _ = make_trainer(epochs=4)
-    whole.run()
-    resumed, network, _ = make_trainer(tmp_path, epochs=4)
-    resumed.run()
-    assert "No sound state is left" in caplog.text and torch.equal(network.weight, expected.weight)
-
-
-def test_a_full_disk_leaves_the_last_good_state(tmp_path, monkeypatch):
-    make_trainer(tmp_path, epochs=2)[0].run()
-    whole, expected, _ = make_trainer(epochs=4)
-    whole.run()
-
-    def full(self, content):
-        with open(self, "wb") as file:
-            file.write(content[:10])
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
-        patch.setattr(Path, "write_bytes", full)
-        make_trainer(tmp_path, epochs=4)[0].run()
-    resumed, network, _ = make_trainer(tmp_path, epochs=4)
-    resumed.run()
-    assert torch.equal(network.weight, expected.weight) and not list(tmp_path.glob(".*"))
+from tests.handlers.training import SquaredError, kept_losses, make_trainer
 
 
 def test_random_numbers_follow_from_seed_and_epoch():
@@ -349,20 +128,6 @@ def test_what_would_be_waited_for_is_looked_at_before_a_training_stops_within_an
     with pytest.raises(RuntimeError, match="loss was not finite at a step up to 2"):
         trainer.run()
     assert not list(tmp_path.iterdir())
-
-
-def test_a_request_is_granted_in_time_whatever_is_at_work(tmp_path):
-    code = """
-import signal, time
-from monai_synth.utils import stopping
-stopping.PATIENCE = 0.3
-stopping.stop_request.listen()
-stopping.stop_request.hold()
-signal.raise_signal(signal.SIGTERM)
-time.sleep(60)
-"""
-    result = subprocess.run([sys.executable, "-c", code], timeout=50, capture_output=True, text=True)
-    assert result.returncode == 143 and "takes too long to be saved" in result.stderr
 
 
 def test_the_bar_counts_all_steps_and_begins_where_the_run_does(tmp_path, capsys):
