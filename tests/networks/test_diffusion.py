@@ -80,8 +80,24 @@ def test_flow_matching_by_hand(miniature):
     torch.testing.assert_close(flow.signal_to_noise(timesteps), torch.tensor([9.0], dtype=torch.float64))
     torch.manual_seed(0)
     drawn = flow.draw_timesteps(4000) / 1000
-    assert 0 < float(drawn.min()) and float(drawn.max()) < 1
+    assert drawn.dtype == torch.float32 and 0 < float(drawn.min()) and float(drawn.max()) < 1
     assert float(drawn.median()) == pytest.approx(3 * 0.5 / (1 + 2 * 0.5), abs=0.01)  # the shifted middle
+    level = drawn / (3 - 2 * drawn)  # without the shift
+    assert float((level / (1 - level)).log().std()) == pytest.approx(1, abs=0.01)
+
+
+def test_a_batch_has_a_timestep_of_every_part_of_the_schedule(miniature):
+    diffusion = LatentDiffusion(str(miniature()))
+    torch.manual_seed(0)
+    drawn = torch.stack([diffusion.draw_timesteps(8) for _ in range(500)])
+    assert drawn.dtype == torch.int64
+    assert torch.equal((drawn // 125).sort(dim=1).values, torch.arange(8).expand(500, 8))
+    places = torch.stack([(drawn[:, place] // 125).bincount(minlength=8) for place in (0, 7)])
+    assert 30 < int(places.min()) and int(places.max()) < 100  # no place of the batch has a part of its own
+    within = (drawn % 125).flatten().double()
+    assert float(within.mean()) == pytest.approx(62, abs=2) and within.min() == 0 and within.max() == 124
+    alone = torch.cat([diffusion.draw_timesteps(1) for _ in range(500)])
+    assert 0 <= int(alone.min()) < 20 and 980 < int(alone.max()) <= 999
 
 
 def test_a_shift_by_the_size_is_refused(miniature, tmp_path):

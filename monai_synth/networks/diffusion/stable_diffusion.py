@@ -94,8 +94,9 @@ class StableDiffusion(LatentDiffusion):
     def prediction_type(self) -> str:
         return str(self.noise_scheduler.config.prediction_type)
 
-    def draw_timesteps(self, count: int) -> Tensor:
-        return torch.randint(0, self.noise_scheduler.config.num_train_timesteps, (count,))
+    def timesteps_at(self, quantiles: Tensor) -> Tensor:
+        """Uniform."""
+        return (quantiles * self.noise_scheduler.config.num_train_timesteps).long()
 
     def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         return self.noise_scheduler.add_noise(latents, noise, timesteps)

@@ -78,10 +78,10 @@ class StableDiffusion3(LatentDiffusion):
         """How far the noise levels lean towards noise; 1 is not at all."""
         return float(self.noise_scheduler.config.shift)
 
-    def draw_timesteps(self, count: int) -> Tensor:
+    def timesteps_at(self, quantiles: Tensor) -> Tensor:
         """Logit-normal, shifted as in sampling."""
-        uniform = torch.randn(count).sigmoid()
-        sigma = self.shift * uniform / (1 + (self.shift - 1) * uniform)
+        even = torch.special.ndtri(quantiles).sigmoid().float()
+        sigma = self.shift * even / (1 + (self.shift - 1) * even)
         return sigma * self.noise_scheduler.config.num_train_timesteps
 
     def sigma(self, timesteps: Tensor) -> Tensor:
