@@ -181,7 +181,9 @@ def test_processes_asked_to_stop_leave_together_and_end_with_the_same_adapter(se
         time.sleep(0.02)
     training.send_signal(signal.SIGTERM)
     text, _ = training.communicate(timeout=120)
-    assert training.returncode != 0 and "Saving after this step" in text and "run the same command to go on" in text
+    assert (
+        training.returncode != 0 and "Saving after this step" in text and "run the same command to go on" in text
+    ), text
     reached = max(read_json(path)["iteration"] for path in adapter.glob("state_?.json"))
     assert reached < 200 and not read_json(adapter / "run.json")["complete"]
     code, text = run("train_diffusion", settings, 2)
