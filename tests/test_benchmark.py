@@ -178,45 +178,6 @@ def test_lost_variety_lowers_the_recall(image_folder, encoder):
     assert lost.recall < whole.recall and lost.vendi < whole.vendi and lost.kid > whole.kid
 
 
-@pytest.mark.parametrize(
-    ("base", "ours", "words"),
-    [
-        (90.0, [(10, 40.0), (20, 30.0)], "ours after 10.0 s (10 steps): 4.0x."),
-        (90.0, [(10, 60.0), (20, 52.0)], "ours after 20.0 s (20 steps): 2.0x."),
-        (90.0, [(10, 80.0), (20, 70.0)], "ours never is."),
-        (54.0, [(10, 40.0)], "there is nothing to be reached"),
-    ],
-    ids=["sooner", "at the end of the interval", "never", "no room to fall"],
-)
-def test_the_verdict_compares_the_times_to_the_works_best(base, ours, words):
-    from benchmarks.quality import Quality
-    from benchmarks.same_kid import Checkpoint, verdict
-
-    def points(way, values):
-        return [Checkpoint(way, steps, float(steps), Quality(kid, 5.0, 1.0, 1.0)) for steps, kid in values]
-
-    # the best is 50 after 80 s; its interval ends at 55, where the works are after 40 s
-    text = verdict(Quality(base, 5.0, 1.0, 1.0), points("works", [(20, 70), (40, 54), (80, 50)]), points("ours", ours))
-    assert (
-        text.startswith("The works' way is nearest after 80 steps, 50.00 +- 5.00.")
-        and text.endswith(words)
-        or (words in text and base < 55)
-    )
-
-
-def test_time_to_the_same_distance(miniature, tmp_path):
-    from benchmarks.generation import Setting
-    from benchmarks.same_kid import benchmark_same_kid
-
-    setting = Setting(miniature(), tmp_path, PROMPTS, 64, CPU, tmp_path)
-    table = benchmark_same_kid(setting, 2, [2, 1], 3, (0.28, 5.42), held_out=8)
-    rows = [line.strip("| ").split(" | ")[:2] for line in table.splitlines()[4:9]]
-    assert rows == [["the base alone", "0"], *([way, n] for way in ("the works' way", "ours") for n in ("1", "2"))]
-    assert "The works' way is nearest after" in table
-    names = {path.name for path in (tmp_path / "patient" / "colon_n").iterdir()}
-    assert names == {f"colon_n_{index:05d}.png" for index in range(10)}  # 2 shots and 8 that judge
-
-
 def test_every_augmentation_of_the_classifier_has_one_of_torchvision():
     from benchmarks.reading import torchvision_transforms
 

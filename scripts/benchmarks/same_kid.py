@@ -21,7 +21,7 @@ from .timing import markdown, synchronize
 
 # All images are of one patient, as those of a small study are of one laboratory. Of the first 16 patients this one's
 # are furthest from what the nano base draws, which has seen thousands: KID x 1000 of about 100. The settings of `FAST`
-# were chosen on another patient's.
+# were chosen on another patient's, all but its number of steps.
 PATIENT = 0
 FAST = CONFIGS.parents[2] / "configs" / "fine_tuning" / "fast.yaml"
 HELD_OUT = 300  # images of each class that judge
