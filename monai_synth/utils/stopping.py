@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import signal
@@ -33,6 +34,8 @@ class StopRequest:
         self._forget()
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, self._come)
+            atexit.unregister(_end_undisturbed)
+            atexit.register(_end_undisturbed)
 
     def _forget(self) -> None:
         self.wanted = self.held = False
@@ -77,6 +80,11 @@ class StopRequest:
         self._forget()
         logger.warning("Asked to stop (SIGTERM). What is on the disk is whole; run the same command to go on.")
         raise SystemExit(128 + signal.SIGTERM)
+
+
+def _end_undisturbed() -> None:
+    """Python takes its handlers off before it ends; a request that came then would make a finished job a killed one."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 stop_request = StopRequest()
