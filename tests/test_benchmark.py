@@ -161,6 +161,29 @@ def test_both_ways_draw_all_images_and_their_peaks_are_told(setting):
         assert len(list((setting.folder / f"memory_{number}_2").rglob("*.png"))) == 2 * len(PROMPTS)
 
 
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_number_of_images(setting):
+    from benchmarks.memory import MIB, WAYS, in_own_process
+
+    few, many = (in_own_process(WAYS[1], setting, number, (0.28, 5.42))[0] for number in (10, 400))
+    assert many - few < 32 * MIB  # 390 images more of each class; the pixels of all are 10 MB, as float32 tensors
+
+
+def test_steps_of_the_shipped_trainer_are_taken_some_at_a_time(miniature, shots, tmp_path):
+    from benchmarks.fine_tuning import ShippedStepper
+
+    stepper = ShippedStepper(2, 3, miniature(), CPU, shots, 32, tmp_path, lora_targets="attention")
+    weights = []
+    for number in range(1, 4):
+        losses = stepper()
+        weights.append(sum(float(p.detach().abs().sum()) for p in stepper.trainer.network.trainable_parameters()))
+        assert len(losses) == 2 and stepper.trainer.state.iteration == 2 * number
+        assert all(loss.isfinite() for loss in losses)
+    assert len(set(weights)) == 3 and not list(tmp_path.glob("*.safetensors"))
+    stepper.end()
+    assert read_adapter_metadata(tmp_path)["steps"] == 6
+
+
 def test_lost_variety_lowers_the_recall(image_folder, encoder):
     from benchmarks.quality import features_of, judge
 

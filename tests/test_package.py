@@ -20,6 +20,12 @@ def test_importing_and_checking_are_light(code, image_folder):
     assert subprocess.run(call, capture_output=True, text=True, check=True).stdout.splitlines()[-1] == "[]"
 
 
+def test_importing_takes_less_than_two_seconds_of_the_processor():
+    code = "import time; start = time.process_time(); import monai_synth; print(time.process_time() - start)"
+    took = float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+    assert took < 2
+
+
 @pytest.mark.parametrize("part", [monai_synth.data, monai_synth.utils])
 def test_all_names_of_a_lazy_part_are_there(part):
     found = {name: getattr(part, name) for name in part.__all__}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -57,6 +59,7 @@ NUMBERS: dict[str, tuple[type, float, float]] = {
 OPTIONAL = ("lora_alpha", "ema_decay", "real_weight", "real_share", "start_sigma")  # may be null
 CHOICES: dict[str, tuple[Any, ...]] = {
     "adapter_scope": ("dataset", "class", "none"),
+    "classifier_amp": (None, "bfloat16"),
     "mixing": MIXING,
     "filter": tuple(FILTERS),
     "normalize_stain": METHODS,
@@ -104,12 +107,27 @@ def check_settings(workflow: ConfigWorkflow) -> None:
     check_threads(settings.get("num_threads"))
     check_device(workflow.parser.get_parsed_content("device"))
     check_compile(settings, workflow.parser)
+    if "model_path" in settings and "arm_dir" in workflow.parser.config:
+        check_writable(workflow.parser.get_parsed_content("model_path"), "model_path")
     if "base_model" in settings:
         from ..networks.base_models import resolve_base_model
 
         resolve_base_model(settings["base_model"], settings.get("variant"))
     if settings.get("few_step_adapter") is not None:
         check_few_step_adapter(settings["few_step_adapter"], settings["base_model"], settings.get("variant"))
+
+
+def check_writable(path: str | Path, key: str) -> None:
+    """Checks that a file can be written where it shall lie, hours before it is.
+
+    Raises:
+        PermissionError: when it cannot; names the key.
+    """
+    try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=Path(path).parent).close()
+    except OSError as error:
+        raise PermissionError(f"{path} cannot be written: {error}. Name another --{key}.") from None
 
 
 def check_few_step_adapter(adapter: str, base_model: str, variant: str | None) -> None:

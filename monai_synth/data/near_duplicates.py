@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,8 @@ FEWEST = 20  # images; what is usual in a set cannot be told from fewer
 SPREADS = 12.0  # a pair must stand out by so many robust standard deviations of random pairs
 LOWEST, HIGHEST = 0.45, 0.85  # bounds of the threshold
 BORDER = 0.08  # pairs this near to the threshold are shown
+CHUNK = 128  # images that are compared with all others at once
+SHAPE = (len(ZOOMS), 3, RINGS, HARMONICS, 2)  # of an image's series
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,8 @@ def find_near_duplicates(paths: Sequence[str | Path], threshold: float | None = 
     angle. Turning an image shifts the phases and flipping it conjugates them, so magnitudes find candidates, and the
     circular correlation of the series over all angles, flips and zooms decides. What the images of a set have in common
     is divided out first (a cell is round wherever it is from), and the threshold is the median of random pairs plus 12
-    of their robust standard deviations, between 0.45 and 0.85. Memory is about 25 kB an image.
+    of their robust standard deviations, between 0.45 and 0.85. Memory is about 4 kB an image; 23 kB more lie in a file of
+    the folder for temporary files (TMPDIR) until all is compared.
 
     Args:
         paths: of the images.
@@ -69,9 +73,9 @@ def find_near_duplicates(paths: Sequence[str | Path], threshold: float | None = 
         return NearDuplicates(np.arange(len(paths)), HIGHEST, [], [])
     with ThreadPoolExecutor(usable_cores()) as pool:
         looks = tqdm(pool.map(ring_series, paths), total=len(paths), desc="comparing images", disable=len(paths) < 2000)
-        series = np.stack(list(looks))
+        series = SeriesFile(looks)
     candidates = nearest_candidates(series)
-    series = whitened(series)
+    whiten(series)
     limit = usual_limit(series) if threshold is None else threshold
     found: dict[tuple[int, int], float] = {}
     for first, others in enumerate(candidates):
@@ -83,6 +87,42 @@ def find_near_duplicates(paths: Sequence[str | Path], threshold: float | None = 
     links = coo_matrix((np.ones(len(joined)), ([p[0] for p in joined], [p[1] for p in joined])), (len(paths),) * 2)
     groups = connected_components(links, directed=False)[1]
     return NearDuplicates(groups, float(limit), joined, [pair for pair in pairs if pair[2] < limit + BORDER])
+
+
+class SeriesFile:
+    """The series of many images, in a file without a name that is gone when nobody holds it any more.
+
+    Args:
+        series: of one image after another, each of the shape that `ring_series` gives.
+    """
+
+    def __init__(self, series: Iterable[Array]) -> None:
+        self.file = tempfile.TemporaryFile()
+        self.count = 0
+        for one in series:
+            self.file.write(one.astype(np.float16).tobytes())
+            self.count += 1
+        self.size = 2 * int(np.prod(SHAPE))  # bytes of an image
+
+    def __len__(self) -> int:
+        return self.count
+
+    def read(self, start: int, stop: int) -> Array:
+        """Those of the images from one to before another, shape (N, zooms, 3, rings, harmonics, 2), float32."""
+        stop = min(stop, self.count)
+        self.file.seek(start * self.size)
+        values = np.frombuffer(self.file.read((stop - start) * self.size), dtype=np.float16)
+        return values.reshape(stop - start, *SHAPE).astype(np.float32)
+
+    def of(self, images: Iterable[int]) -> Array:
+        """Those of some images as complex numbers, shape (N, zooms, 3, rings, harmonics)."""
+        values = np.concatenate([self.read(int(image), int(image) + 1) for image in images])
+        return values[..., 0] + 1j * values[..., 1]
+
+    def write(self, start: int, series: Array) -> None:
+        """Puts others in the place of those from an image on."""
+        self.file.seek(start * self.size)
+        self.file.write(series.astype(np.float16).tobytes())
 
 
 def ring_series(path: str | Path) -> Array:
@@ -117,47 +157,54 @@ def _ring_points() -> Array:
     return np.stack([radii * np.sin(angles), radii * np.cos(angles)]) + (SIDE - 1) / 2
 
 
-def nearest_candidates(series: Array, chunk: int = 256) -> Array:
+def magnitudes(series: SeriesFile, start: int) -> Array:
+    """What no turn changes of a chunk of images from one on, shape (N, zooms, D), float32."""
+    part = series.read(start, start + CHUNK)[..., :12, :]
+    return np.hypot(part[..., 0], part[..., 1]).reshape(len(part), len(ZOOMS), -1)
+
+
+def nearest_candidates(series: SeriesFile) -> Array:
     """For each image those whose magnitudes are most alike in any zoom, shape (N, 10), in bounded memory."""
-    count = len(series)
-    magnitudes = np.empty((count, len(ZOOMS), 3 * RINGS * 12), dtype=np.float16)
-    for start in range(0, count, chunk):
-        part = series[start : start + chunk, ..., :12, :].astype(np.float32)
-        magnitudes[start : start + chunk] = np.hypot(part[..., 0], part[..., 1]).reshape(len(part), len(ZOOMS), -1)
-    plain = magnitudes[:, 0].astype(np.float32)
+    count, starts = len(series), range(0, len(series), CHUNK)
+    plain = np.concatenate([magnitudes(series, start)[:, 0] for start in starts])
     center, spread = plain.mean(0), plain.std(0) + 1e-3
 
     def standard(values: Array) -> Array:
-        values = (values.astype(np.float32) - center) / spread
-        return values / np.linalg.norm(values, axis=-1, keepdims=True)
+        values -= center
+        values /= spread
+        values /= np.linalg.norm(values, axis=-1, keepdims=True)
+        return values
 
     plain, wanted = standard(plain), min(NEIGHBORS, count - 1)
     best = np.empty((count, wanted), dtype=int)
-    for start in range(0, count, chunk):
-        part = standard(magnitudes[start : start + chunk])
-        alike = np.max([part[:, zoom] @ plain.T for zoom in range(len(ZOOMS))], axis=0)
+    for start in starts:
+        part = standard(magnitudes(series, start))
+        alike = part[:, 0] @ plain.T
+        for zoom in range(1, len(ZOOMS)):
+            np.maximum(alike, part[:, zoom] @ plain.T, out=alike)
         alike[np.arange(len(part)), start + np.arange(len(part))] = -np.inf
-        best[start : start + chunk] = np.argpartition(-alike, wanted - 1, axis=1)[:, :wanted]
+        best[start : start + CHUNK] = np.argpartition(-alike, wanted - 1, axis=1)[:, :wanted]
     return best
 
 
-def whitened(series: Array) -> Array:
-    """The series without their ring means, each coefficient over its size in the set, length 1; as they came in."""
-    power = np.mean(series[:, 0].astype(np.float32) ** 2, axis=0).sum(-1)  # of each coefficient
-    size = np.sqrt(power)
+def whiten(series: SeriesFile) -> None:
+    """Takes the ring means off the series, divides each coefficient by its size in the set, and makes their length 1."""
+    starts = range(0, len(series), CHUNK)
+    power = sum(np.square(series.read(start, start + CHUNK)[:, 0]).sum(axis=0) for start in starts).sum(-1) / len(
+        series
+    )
+    size = np.sqrt(power)  # of each coefficient
     size += 0.1 * np.sqrt(power[..., 1:].mean())
-    result = series
-    for place, one in enumerate(series):
-        flat = one.astype(np.float32) / size[..., None]
+    for start in starts:
+        flat = series.read(start, start + CHUNK) / size[..., None]
         flat[..., 0, :] = 0
-        energy = 2 * np.square(flat).sum(axis=(1, 2, 3, 4), keepdims=True)
-        result[place] = flat / np.sqrt(energy + 1e-12)
-    return result
+        energy = 2 * np.square(flat).sum(axis=(2, 3, 4, 5), keepdims=True)
+        series.write(start, flat / np.sqrt(energy + 1e-12))
 
 
-def similarities(series: Array, first: int, others: Array) -> Array:
+def similarities(series: SeriesFile, first: int, others: Array) -> Array:
     """The correlation of one image with others at the best turn, flip and zoom, shape (len(others),), -1 to 1."""
-    one, many = _as_complex(series[first]), _as_complex(series[others])
+    one, many = series.of([first])[0], series.of(others)
     best = np.full(len(others), -1.0)
     for zoom in range(len(ZOOMS)):
         for a, b in ((one[zoom], many[:, 0]), (one[0], many[:, zoom])):
@@ -167,11 +214,7 @@ def similarities(series: Array, first: int, others: Array) -> Array:
     return best
 
 
-def _as_complex(series: Array) -> Array:
-    return series[..., 0].astype(np.float32) + 1j * series[..., 1].astype(np.float32)
-
-
-def usual_limit(series: Array, draws: int = 120) -> float:
+def usual_limit(series: SeriesFile, draws: int = 120) -> float:
     """The threshold that a set's random pairs set."""
     rng, count = np.random.default_rng(0), len(series)
     values = [similarities(series, i, rng.permutation(count)[:20]) for i in rng.permutation(count)[:draws]]

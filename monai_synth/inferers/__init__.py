@@ -1,6 +1,7 @@
-"""How images are drawn, and how a training step is fitted to the memory."""
+"""How images are drawn, and how a training step is fitted to the memory and computed in half precision."""
 
 from .in_parts import InPartsInferer
+from .mixed_precision import MixedPrecisionInferer
 from .sampling import SamplingInferer
 
-__all__ = ["InPartsInferer", "SamplingInferer"]
+__all__ = ["InPartsInferer", "MixedPrecisionInferer", "SamplingInferer"]

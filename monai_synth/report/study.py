@@ -241,11 +241,15 @@ def draw_distances(folder: Path) -> list[Path]:
     path = folder / "distance_per_class.png"
     if len({shots for points in curves.values() for shots in points}) > 1:
         return [draw_curves(curves, "real images per class", path, DISTANCE)]
-    bounds = {
-        row["class_name"]: (1000 * float(row["floor"] or "nan"), 1000 * float(row["ceiling"] or "nan")) for row in rows
-    }
+    bounds = {name: tuple(1000 * mean_where_known(rows, name, key) for key in ("floor", "ceiling")) for name in curves}
     values = {name: next(iter(points.values())) for name, points in curves.items()}
     return [draw_distance_dots(values, bounds, path, DISTANCE)] if values else []
+
+
+def mean_where_known(rows: Sequence[Mapping[str, str]], class_name: str, key: str) -> float:
+    """The mean of a column over a class's rows that have a value there; not a number when none has."""
+    known = [float(row[key]) for row in rows if row["class_name"] == class_name and row[key]]
+    return float(np.mean(known)) if known else float("nan")
 
 
 def write_comparison(

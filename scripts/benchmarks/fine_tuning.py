@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from diffusers.models.attention_processor import AttnProcessor2_0
+from ignite.engine import Engine, Events
+from monai.utils import CommonKeys as Keys
 from PIL import Image
 from torch import Tensor
 from torchvision import transforms
 
+from monai_synth.handlers.progress import without_progress
 from monai_synth.networks import LatentDiffusion, LoRADenoiser, save_adapter
 from monai_synth.networks.diffusion import Conditioning
 from monai_synth.transforms import EncodeLatent, LoadTile, RandLatentView, ResizeCrop
 
+from .shipped import fast_settings, shipped_training
 from .timing import in_turns, markdown
 
 BATCH = 8  # of the works
@@ -119,6 +125,42 @@ class Stepper:
         save_adapter(self.network, folder, origin)
 
 
+class ShippedStepper:
+    """Steps of the trainer that train_diffusion.json builds, with all its handlers, some at a time.
+
+    No epoch ends within the steps, so that no state is written; one is after 25 steps or fewer.
+
+    Args:
+        steps: that are taken at a time.
+        times: how often.
+        setting: for `shipped_training`: base, device, images, size and folder.
+        changes: settings of the config.
+    """
+
+    def __init__(self, steps: int, times: int, *setting: Any, **changes: Any) -> None:
+        one_epoch = {"max_steps": steps * times, "epoch_length": steps * times + 1, "num_epochs": 1}
+        parser = shipped_training(*setting, **{**changes, **one_epoch})
+        self.trainer = parser.get_parsed_content("train::trainer")
+        self.losses: list[Tensor] = []
+        self.trainer.add_event_handler(Events.ITERATION_COMPLETED, self._note)
+        self.trainer.add_event_handler(Events.ITERATION_COMPLETED(every=steps), Engine.interrupt)
+
+    def _note(self, engine: Engine) -> None:
+        self.losses.append(engine.state.output[Keys.LOSS].detach())
+
+    def __call__(self) -> list[Tensor]:
+        """Takes the next steps, and gives their losses."""
+        self.losses = []
+        with without_progress():
+            self.trainer.run()  # goes on where it was interrupted
+        return self.losses
+
+    def end(self) -> None:
+        """Ends the run, which writes the adapter."""
+        self.trainer.terminate()
+        self()
+
+
 def ladder(base: Path, device: torch.device, images: list[tuple[Path, str]], size: int) -> dict[str, Stepper]:
     """The ways of a step, each with one lever more than the one before."""
     ways: dict[str, tuple] = {
@@ -149,15 +191,22 @@ def benchmark_fine_tuning(
         steps: that are timed at a time.
         repeats: rounds of the timing.
     """
-    steppers = ladder(base, device, images, size)
-    losses: dict[str, list[Tensor]] = {name: [] for name in steppers}
+    ways = {name: stepping(stepper, steps) for name, stepper in ladder(base, device, images, size).items()}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, changes in {"by default": {}, "with fast.yaml": fast_settings()}.items():
+            setting = base, device, images, size, Path(folder, name)
+            ways[f"train_diffusion.json {name}, all handlers"] = ShippedStepper(steps, repeats + 1, *setting, **changes)
+        losses: dict[str, list[Tensor]] = {name: [] for name in ways}
 
-    def way(name: str) -> Callable[[], None]:
-        return lambda: losses[name].extend(steppers[name].step() for _ in range(steps))
+        def noting(name: str) -> Callable[[], None]:
+            return lambda: losses[name].extend(ways[name]())
 
-    for name in steppers:
-        way(name)()
-    seconds = in_turns({name: way(name) for name in steppers}, repeats)
+        for name in ways:
+            noting(name)()
+        seconds = in_turns({name: noting(name) for name in ways}, repeats)
+        for way in ways.values():
+            if isinstance(way, ShippedStepper):
+                way.end()
     first = next(iter(seconds.values()))
     rows = []
     for name, value in seconds.items():
@@ -165,3 +214,8 @@ def benchmark_fine_tuning(
         rows.append([name, f"{value / steps:.3f}", f"{first / value:.2f}x", f"{mean_loss:.3f}"])
     table = markdown(f"A step of fine-tuning, {BATCH} images", ["way", "seconds", "speed", "mean loss"], rows)
     return table, {name: value / steps for name, value in seconds.items()}
+
+
+def stepping(stepper: Stepper, steps: int) -> Callable[[], list[Tensor]]:
+    """Some steps of a plain loop, and their losses."""
+    return lambda: [stepper.step() for _ in range(steps)]

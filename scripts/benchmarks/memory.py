@@ -13,6 +13,7 @@ from .generation import BATCH, Ours, Plain, Setting
 from .timing import markdown
 
 STEPS = 2  # of a sampler; more take no more memory
+TIMES = 20  # as many images, which must not take more memory
 MIB = 2**20
 WAYS = "the works' way: diffusers' pipeline", "ours: adapter in the weights, two writers, bfloat16"
 
@@ -51,17 +52,17 @@ def in_own_process(way: str, setting: Setting, per_class: int, interval: tuple[f
 
 
 def benchmark_memory(setting: Setting, interval: tuple[float, float], per_class: int = BATCH) -> str:
-    """The table of peaks for a number of images and for three times as many, with all libraries included.
+    """The table of peaks for a number of images and for many times as many, with all libraries included.
 
     Args:
         setting: what is drawn.
         interval: noise levels at which guidance acts in our way.
         per_class: the smaller number of images of each class.
     """
-    counts = [per_class * len(setting.prompts), 3 * per_class * len(setting.prompts)]
+    counts = [per_class * len(setting.prompts), TIMES * per_class * len(setting.prompts)]
     rows = []
     for way in WAYS:
-        few, many = (in_own_process(way, setting, number, interval) for number in (per_class, 3 * per_class))
+        few, many = (in_own_process(way, setting, number, interval) for number in (per_class, TIMES * per_class))
         for kind, before, after in zip(("host", "GPU"), few, many):
             if before:
                 growth = f"{(after - before) / MIB:+.0f}"

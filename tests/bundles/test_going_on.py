@@ -46,6 +46,12 @@ def contents(folder, *patterns):
     return {str(path.relative_to(folder)): sha256_of(path) for paths in found.values() for path in paths}
 
 
+def last_state(folder):
+    """The SHA-256 of a training's last state: weights, optimizer, schedule and best metric."""
+    states = [read_json(path) for path in folder.glob("state_?.json")]
+    return max((state["epoch"], state["iteration"], state["sha256"]) for state in states)
+
+
 def torn(folder):
     """What a killed run left lying about: files that were being written."""
     return [str(path.relative_to(folder)) for path in folder.rglob("*.part*")]
@@ -100,6 +106,8 @@ def test_the_main_job_stopped_again_and_again_ends_with_the_same_files(settings,
     assert len(stopped) == wanted and min(Counter(stopped)[stage] for stage in STAGES) >= wanted // 7, Counter(stopped)
     finished(words)
     made = ("adapter/*lora*", "synthetic/*/*.png", "classifier/*/model.pt", "classifier/*/evaluation/*.csv")
+    for training in ("adapter", *(f"classifier/{path.name}" for path in (whole / "classifier").iterdir())):
+        assert last_state(parts / training) == last_state(whole / training)
     assert contents(parts, *made) == contents(whole, *made) and not torn(parts)
 
 

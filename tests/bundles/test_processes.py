@@ -168,6 +168,25 @@ def test_a_lost_process_is_started_again_and_nothing_is_missing(settings):
 
 
 @pytest.mark.slow
+def test_a_fine_tuning_that_lost_a_process_goes_on_from_its_state(settings, tmp_path):
+    settings |= {"max_steps": 200, "sample_every": 0}
+    name = "adapter/pytorch_lora_weights.safetensors"
+    code, text = run("train_diffusion", {**settings, "output_dir": str(tmp_path / "whole")}, 2)
+    assert code == 0, text
+    words = command("train_diffusion", settings, 2)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    training = subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    adapter = Path(settings["output_dir"]) / "adapter"
+    while not (adapter / "state_1.json").is_file() and training.poll() is None:
+        time.sleep(0.02)
+    workers = subprocess.run(["pgrep", "-P", str(training.pid)], capture_output=True, text=True).stdout.split()
+    os.kill(int(workers[-1]), signal.SIGKILL)
+    text, _ = training.communicate(timeout=500)
+    assert training.returncode == 0 and f"from {adapter}" in text, text
+    assert sha256_of(Path(settings["output_dir"]) / name) == sha256_of(tmp_path / "whole" / name)
+
+
+@pytest.mark.slow
 def test_processes_asked_to_stop_leave_together_and_end_with_the_same_adapter(settings, tmp_path):
     settings |= {"max_steps": 200, "sample_every": 0}
     name = "adapter/pytorch_lora_weights.safetensors"

@@ -33,6 +33,8 @@ from tests.bundles.running import CONFIGS, ROOT, root_message, run
         ({"few_step_adapter": "nowhere"}, "there is no nowhere/pytorch_lora_weights.safetensors. Name a .safetensors"),
         ({"device": "cuda:64"}, "device is 'cuda:64', but torch sees"),
         ({"num_threads": "many"}, "num_threads is 'many'. It can be a whole number from 1, 'auto'"),
+        ({"classifier_amp": "float16"}, "classifier_amp is 'float16'. It can be None, 'bfloat16'"),
+        ({"model_path": "/proc/nowhere/model.pt"}, "/proc/nowhere/model.pt cannot be written: "),
         ({"compile": True, "cache_interval": 2}, "Blocks that are skipped cannot be compiled"),
         ({"phantom_set": "liver", "dataset_dir": "phantom"}, "phantom_set is 'liver'. It can be one of"),
     ],

@@ -117,6 +117,21 @@ def test_what_is_missing_is_shared_anew(tmp_path, monkeypatch):
     assert said == [[], [1, 3, 5, 7, 9]]  # in the whole of it
 
 
+def test_classes_of_different_sizes_are_shared_evenly(tmp_path, monkeypatch):
+    """Nine images of class a and two of b are missing; three processes draw four, four and three, each of both or of a."""
+    plan = plan_requests(["a", "b"], PROMPTS | {"b": "a b"}, 9, seed=0)
+    there = set(range(11, 18))  # the last seven of b
+    missing = [np.array([place for place in range(process, 18, 3) if place not in there]) for process in range(3)]
+    monkeypatch.setattr(requests, "count", lambda: 3)
+    monkeypatch.setattr(requests, "gathered", lambda value: missing)
+    drawn = []
+    for process in range(3):
+        monkeypatch.setattr(requests, "rank", lambda: process)
+        drawn.append([(row["class_name"], row["index"]) for row in requests.own_requests(plan, tmp_path)])
+    assert [len(part) for part in drawn] == [4, 4, 3]
+    assert sorted(sum(drawn, [])) == [("a", index) for index in range(9)] + [("b", 0), ("b", 1)]
+
+
 def test_a_folder_holds_five_thousand_images_at_most():
     plan = plan_requests(["a"], PROMPTS, 2_000_000, seed=0)
     places = (0, 4_999, 5_000, 1_999_999)

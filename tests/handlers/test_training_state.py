@@ -6,12 +6,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from ignite.engine import Events
 
-from monai_synth.handlers import training_state
+from monai_synth.handlers import TrainingState, training_state
 from monai_synth.utils import read_json
 from monai_synth.utils.stopping import stop_request
 from tests.handlers.training import kept_losses, make_trainer
@@ -96,6 +97,22 @@ def test_a_request_between_epochs_is_granted_at_once(tmp_path):
     with pytest.raises(SystemExit):
         trainer.run()
     assert read_json(tmp_path / "state_1.json")["iteration"] == 3
+
+
+def test_the_best_metric_and_its_epoch_are_restored(tmp_path):
+    def watched(best, epoch):
+        return SimpleNamespace(state=SimpleNamespace(best_metric=best, best_metric_epoch=epoch))
+
+    trainer, network, optimizer = make_trainer(epochs=1)
+    TrainingState(tmp_path, network, optimizer, watched=watched(0.875, 1)).attach(trainer)
+    trainer.run()
+    trainer, network, optimizer = make_trainer(epochs=2)
+    anew = watched(-1, -1)
+    TrainingState(tmp_path, network, optimizer, watched=anew).attach(trainer)
+    trainer.add_event_handler(Events.STARTED, lambda engine: seen.append((anew.state.best_metric, engine.state.epoch)))
+    seen = []
+    trainer.run()
+    assert seen == [(0.875, 1)] and anew.state.best_metric_epoch == 1
 
 
 def test_a_finished_training_is_not_trained_again(tmp_path):
