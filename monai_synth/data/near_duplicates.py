@@ -55,8 +55,8 @@ def find_near_duplicates(paths: Sequence[str | Path], threshold: float | None = 
     angle. Turning an image shifts the phases and flipping it conjugates them, so magnitudes find candidates, and the
     circular correlation of the series over all angles, flips and zooms decides. What the images of a set have in common
     is divided out first (a cell is round wherever it is from), and the threshold is the median of random pairs plus 12
-    of their robust standard deviations, between 0.45 and 0.85. Memory is about 4 kB an image; 23 kB more lie in a file of
-    the folder for temporary files (TMPDIR) until all is compared.
+    of their robust standard deviations, between 0.45 and 0.85. Memory is about 4 kB an image, and
+    until all is compared 23 kB more lie in a file in the folder for temporary files (TMPDIR).
 
     Args:
         paths: of the images.
@@ -94,15 +94,18 @@ class SeriesFile:
 
     Args:
         series: of one image after another, each of the shape that `ring_series` gives.
+
+    Raises:
+        OSError: when there is no room for it; names the folder.
     """
 
     def __init__(self, series: Iterable[Array]) -> None:
         self.file = tempfile.TemporaryFile()
         self.count = 0
-        for one in series:
-            self.file.write(one.astype(np.float16).tobytes())
-            self.count += 1
         self.size = 2 * int(np.prod(SHAPE))  # bytes of an image
+        for one in series:
+            self._put(one)
+            self.count += 1
 
     def __len__(self) -> int:
         return self.count
@@ -122,7 +125,16 @@ class SeriesFile:
     def write(self, start: int, series: Array) -> None:
         """Puts others in the place of those from an image on."""
         self.file.seek(start * self.size)
-        self.file.write(series.astype(np.float16).tobytes())
+        self._put(series)
+
+    def _put(self, series: Array) -> None:
+        try:
+            self.file.write(series.astype(np.float16).tobytes())
+        except OSError as error:
+            raise OSError(
+                f"Comparing images needs {self.size} bytes for each in {tempfile.gettempdir()}: {error}. Make room, "
+                "let the environment variable TMPDIR name another folder, or set find_duplicates to false."
+            ) from error
 
 
 def ring_series(path: str | Path) -> Array:
@@ -188,11 +200,10 @@ def nearest_candidates(series: SeriesFile) -> Array:
 
 
 def whiten(series: SeriesFile) -> None:
-    """Takes the ring means off the series, divides each coefficient by its size in the set, and makes their length 1."""
+    """Takes the ring means off, divides each coefficient by its size in the set, and makes all series of length 1."""
     starts = range(0, len(series), CHUNK)
-    power = sum(np.square(series.read(start, start + CHUNK)[:, 0]).sum(axis=0) for start in starts).sum(-1) / len(
-        series
-    )
+    powers = [np.square(series.read(start, start + CHUNK)[:, 0]).sum(axis=(0, -1)) for start in starts]
+    power = np.sum(powers, axis=0) / len(series)
     size = np.sqrt(power)  # of each coefficient
     size += 0.1 * np.sqrt(power[..., 1:].mean())
     for start in starts:

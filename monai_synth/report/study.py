@@ -241,7 +241,10 @@ def draw_distances(folder: Path) -> list[Path]:
     path = folder / "distance_per_class.png"
     if len({shots for points in curves.values() for shots in points}) > 1:
         return [draw_curves(curves, "real images per class", path, DISTANCE)]
-    bounds = {name: tuple(1000 * mean_where_known(rows, name, key) for key in ("floor", "ceiling")) for name in curves}
+    bounds = {
+        name: (1000 * mean_where_known(rows, name, "floor"), 1000 * mean_where_known(rows, name, "ceiling"))
+        for name in curves
+    }
     values = {name: next(iter(points.values())) for name, points in curves.items()}
     return [draw_distance_dots(values, bounds, path, DISTANCE)] if values else []
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from monai_synth.data import assign_roles, check, scan
+from monai_synth.data import assign_roles, check, near_duplicates, scan
 from monai_synth.data.near_duplicates import find_near_duplicates
 from monai_synth.data.phantom import draw_patient, draw_phantom
 from monai_synth.data.phantom.catalog import stains_of
@@ -53,6 +53,17 @@ def shares(found, truth):
         outside += counts.sum() - counts.max()
     merged = sum(len(np.unique(truth[found.groups == group])) - 1 for group in np.unique(found.groups))
     return outside / len(truth), merged / len(np.unique(truth))
+
+
+def test_no_room_for_what_is_compared_is_told(tmp_path, monkeypatch):
+    class Full:
+        def write(self, content):
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(near_duplicates.tempfile, "TemporaryFile", Full)
+    paths, _ = plant(tmp_path, ("colon_aca",), originals=4, siblings=4, side=64)
+    with pytest.raises(OSError, match="23040 bytes for each in .*No space left.*TMPDIR.*find_duplicates"):
+        find_near_duplicates(paths)
 
 
 @pytest.mark.parametrize("classes", [("colon_aca", "colon_n"), ("lung_aca", "lung_n"), ("lymphocyte", "neutrophil")])

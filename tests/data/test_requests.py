@@ -118,7 +118,7 @@ def test_what_is_missing_is_shared_anew(tmp_path, monkeypatch):
 
 
 def test_classes_of_different_sizes_are_shared_evenly(tmp_path, monkeypatch):
-    """Nine images of class a and two of b are missing; three processes draw four, four and three, each of both or of a."""
+    """Nine images of class a and two of b are missing; of three processes two draw four and one three."""
     plan = plan_requests(["a", "b"], PROMPTS | {"b": "a b"}, 9, seed=0)
     there = set(range(11, 18))  # the last seven of b
     missing = [np.array([place for place in range(process, 18, 3) if place not in there]) for process in range(3)]
