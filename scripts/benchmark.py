@@ -101,7 +101,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--interval", type=float, nargs=2, default=(0.28, 5.42), help="sigma at which guidance acts")
     parser.add_argument("--tflops", type=float, default=790.0, help="of the GPU, in 10^12 a second; 790 is an H200's")
-    parser.add_argument("--classifier", default="regnetx_002")
+    parser.add_argument("--classifier", nargs="+", default=["regnetx_002"], help="timm's names")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     options = parser.parse_args(arguments)
     options.device, options.interval = torch.device(options.device), tuple(options.interval)

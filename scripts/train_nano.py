@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--vae_steps", type=int, default=2000)
     parser.add_argument("--unet_steps", type=int, default=7000)
     parser.add_argument("--gamut_steps", type=int, default=800)
-    parser.add_argument("--encoder_steps", type=int, default=2400)
+    parser.add_argument("--encoder_steps", type=int, default=2000)
     parser.add_argument("--clip_steps", type=int, default=1500)
     parser.add_argument("--few_step_steps", type=int, default=1200, help="optimizer steps of the adapter for few steps")
     parser.add_argument("--batch_size", type=int, default=32, help="of the denoiser")
@@ -49,7 +49,6 @@ def main() -> None:
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(args.threads)
-    torch.manual_seed(0)
     device = torch.device(args.device)
     base = str(args.output_dir / "nano")
     stages: dict[str, Callable[[], None]] = {
@@ -68,6 +67,7 @@ def main() -> None:
     }
     for name, stage in stages.items():
         if args.stage in (name, "all"):
+            torch.manual_seed(0)  # of its first weights, whatever was run before; the steps have seeds of their own
             stage()
 
 

@@ -12,6 +12,7 @@ from diffusers import StableDiffusionPipeline
 from monai_synth.networks import LatentDiffusion, load_adapter
 
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "train_nano.py"
+sys.path.insert(0, str(SCRIPT.parent))
 
 
 def train(work_dir, output_dir, steps):
@@ -19,6 +20,30 @@ def train(work_dir, output_dir, steps):
     few = ["--num_shards=1", "--images_per_shard=2", "--batch_size=4", "--threads=1", *counts]
     folders = ["--work_dir", str(work_dir), "--output_dir", str(output_dir)]
     subprocess.run([sys.executable, str(SCRIPT), *folders, *few], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("stop", [199, 200, 330])
+def test_a_training_that_was_killed_ends_with_the_same_bytes(tmp_path, stop):
+    from nano_training.loop import train as train_stage
+
+    def run(folder, last):
+        torch.manual_seed(0)
+        network = torch.nn.Linear(3, 1)
+
+        def loss_of(step):
+            if step == last:
+                raise KeyboardInterrupt
+            generator = torch.Generator().manual_seed(step)
+            return {"loss": network(torch.randn(4, 3, generator=generator)).square().mean()}
+
+        train_stage(folder, "stage", {"network": network}, loss_of, 400, 1e-2, 0.99)
+        return (folder / "stage.safetensors").read_bytes()
+
+    for name in ("whole", "parts"):
+        (tmp_path / name).mkdir()
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "parts", stop)
+    assert run(tmp_path / "parts", None) == run(tmp_path / "whole", None)
 
 
 @pytest.mark.slow

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import timm
 import torch
 import torch.nn.functional as F
 from monai.bundle import ConfigParser
@@ -101,6 +102,7 @@ def classifier_ways(paths: list[Path], classifier: str, size: int, device: torch
 
     Colors are matched in neither: torchvision has nothing in its place.
     """
+    size = min(size, int(timm.get_pretrained_cfg(classifier).input_size[-1]))
     parser = ConfigParser(ConfigParser.load_config_file(CONFIGS / "train.json"))
     augmentations = parser.get_parsed_content("train::random_transforms")
     theirs = torchvision_transforms(parser["train"]["random_transforms"], size)
@@ -124,10 +126,13 @@ def classifier_ways(paths: list[Path], classifier: str, size: int, device: torch
             transform(dict(image))
 
     return {
-        "classifier, torchvision's transforms nearest to train.json's": (plain_training, len(paths)),
-        "classifier, ours with train.json's": (own_training, len(paths)),
-        "train.json's augmentations, MONAI's Compose": (partial(augmenting, Compose), len(paths)),
-        "train.json's augmentations, without metadata": (partial(augmenting, UntrackedCompose), len(paths)),
+        f"{classifier}, {size} pixels, torchvision's transforms nearest to train.json's": (plain_training, len(paths)),
+        f"{classifier}, {size} pixels, ours with train.json's": (own_training, len(paths)),
+        f"train.json's augmentations, {size} pixels, MONAI's Compose": (partial(augmenting, Compose), len(paths)),
+        f"train.json's augmentations, {size} pixels, without metadata": (
+            partial(augmenting, UntrackedCompose),
+            len(paths),
+        ),
     }
 
 
@@ -178,21 +183,21 @@ def file_ways(paths: list[Path], folder: Path) -> Ways:
 
 
 def benchmark_reading(
-    paths: list[Path], folder: Path, classifier: str, size: int, device: torch.device, repeats: int
+    paths: list[Path], folder: Path, classifiers: Sequence[str], size: int, device: torch.device, repeats: int
 ) -> str:
     """The table: images per second of ours beside what a script of the works does.
 
     Args:
         paths: images to train a classifier on.
         folder: class folders with the same images, to be scanned.
-        classifier: timm's name.
+        classifiers: timm's names; each sees images of the size it was published with, or smaller ones.
         size: pixels.
-        device: where the classifier and the encoder lie.
+        device: where the classifiers and the encoder lie.
         repeats: rounds of the timing.
     """
     few = paths[: 2 * BATCH]
     ways = {
-        **classifier_ways(few, classifier, size, device),
+        **{what: way for name in classifiers for what, way in classifier_ways(few, name, size, device).items()},
         **feature_ways(few, device),
         **file_ways(paths, folder),
     }

@@ -122,7 +122,7 @@ def train_autoencoder(work_dir: Path, steps: int, device: torch.device) -> None:
         images = crops(phantoms, rng, generator, batch=32, size=64).to(device) * 2 - 1
         with torch.autocast(device.type, torch.bfloat16):
             posterior = autoencoder.encode(images).latent_dist
-            output = autoencoder.decode(posterior.sample()).sample.float()
+            output = autoencoder.decode(posterior.sample(generator)).sample.float()
         detail = detail_loss(output, images)
         divergence = posterior.kl().float().mean() / posterior.mean[0].numel()
         return {
@@ -153,7 +153,7 @@ def train_gamut(work_dir: Path, steps: int, device: torch.device) -> None:
         images = images.to(device) * 2 - 1
         with torch.autocast(device.type, torch.bfloat16):
             posterior = autoencoder.encode(images).latent_dist
-            output = autoencoder.decode(posterior.sample()).sample.float()
+            output = autoencoder.decode(posterior.sample(generator)).sample.float()
             moved = autoencoder.encode(upright).latent_dist.mean.float()
             with torch.no_grad():
                 known = before.encode(upright).latent_dist.mean.float()
