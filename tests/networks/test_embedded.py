@@ -7,8 +7,10 @@ import torch
 
 import monai_synth
 from monai_synth.data import prompts_of
-from monai_synth.data.phantom import draw_patient, draw_phantom
+from monai_synth.data.phantom import draw_patient, draw_phantom, phantom_caption
 from monai_synth.data.phantom.catalog import stains_of
+from monai_synth.engines import SamplingPrepareBatch
+from monai_synth.inferers import SamplingInferer
 from monai_synth.networks import FeatureEncoder, ImageClassifier, LatentDiffusion, load_adapter, zero_shot_clip
 from tests.inferers.drawing import draw
 
@@ -99,3 +101,22 @@ def test_four_steps_with_the_adapter_arrive_where_many_arrive_without():
     load_adapter(diffusion, None, "nano_few_step")
     images = draw(diffusion, [1, 2], num_inference_steps=4, guidance_scale=1.0, **options)
     assert (images - expected).abs().mean() < 0.6 * (alone - expected).abs().mean()
+
+
+def test_the_base_follows_the_words_for_stain_background_and_magnification():
+    diffusion = LatentDiffusion("nano")
+    network, prepare = load_adapter(diffusion, None), SamplingPrepareBatch(diffusion, 128)
+    inferer = SamplingInferer(diffusion, 8, guidance_interval=(0.28, 5.42))
+
+    def channels(class_name, words):
+        """The mean of each channel over three images, from the same noise for all words."""
+        prompt = f"{phantom_caption(class_name)}, {words}"
+        noise, _, _, features = prepare({"seed": [0, 1, 2], "prompt": [prompt] * 3})
+        return inferer(noise, network, **features).mean(dim=(0, 2, 3)) * 255
+
+    assert (channels("colon_n", "pale stain") - channels("colon_n", "dark stain")).min() > 10
+    yellow, blue = channels("neutrophil", "yellow background"), channels("neutrophil", "blue background")
+    assert yellow[0] - blue[0] > 20 and blue[2] - yellow[2] > 20
+    assert channels("colon_n", "purple hue")[0] - channels("colon_n", "blue hue")[0] > 5
+    # a larger cell covers more of the bright background
+    assert (channels("neutrophil", "low magnification") - channels("neutrophil", "high magnification")).mean() > 5
