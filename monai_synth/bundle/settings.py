@@ -107,8 +107,6 @@ def check_settings(workflow: ConfigWorkflow) -> None:
     check_threads(settings.get("num_threads"))
     check_device(workflow.parser.get_parsed_content("device"))
     check_compile(settings, workflow.parser)
-    if "model_path" in settings and workflow.parser.get("arm_dir") is not None:  # in inference it is read
-        check_writable(workflow.parser.get_parsed_content("model_path"), "model_path")
     if "base_model" in settings:
         from ..networks.base_models import resolve_base_model
 

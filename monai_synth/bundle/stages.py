@@ -154,9 +154,11 @@ def begin(name: str, folder: str) -> None:
         return
     set_determinism(seed=int(parser.get_parsed_content("seed")))
     from .preparation import prepare_data
-    from .settings import check_settings
+    from .settings import check_settings, check_writable
 
     check_settings(workflow)
+    if "publish_model" in str(parser["run"]):  # which writes it hours later
+        check_writable(parser.get_parsed_content("model_path"), "model_path")
     use_device(parser.get_parsed_content("device"))
     use_threads(plain_settings(parser.config).get("num_threads"))
     if name == "assess" and is_complete(Path(parser.get_parsed_content("synthetic_dir"))):
