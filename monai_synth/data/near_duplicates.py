@@ -178,7 +178,9 @@ def magnitudes(series: SeriesFile, start: int) -> Array:
 def nearest_candidates(series: SeriesFile) -> Array:
     """For each image those whose magnitudes are most alike in any zoom, shape (N, 10), in bounded memory."""
     count, starts = len(series), range(0, len(series), CHUNK)
-    plain = np.concatenate([magnitudes(series, start)[:, 0] for start in starts])
+    plain = np.empty((count, 3 * RINGS * 12), dtype=np.float32)
+    for start in starts:
+        plain[start : start + CHUNK] = magnitudes(series, start)[:, 0]
     center, spread = plain.mean(0), plain.std(0) + 1e-3
 
     def standard(values: Array) -> Array:
