@@ -130,6 +130,7 @@ class SeriesFile:
     def _put(self, series: Array) -> None:
         try:
             self.file.write(series.astype(np.float16).tobytes())
+            self.file.flush()  # a full disk is told here, and not at the next reading
         except OSError as error:
             raise OSError(
                 f"Comparing images needs {self.size} bytes for each in {tempfile.gettempdir()}: {error}. Make room, "

@@ -17,6 +17,7 @@ from PIL import Image
 from monai_synth.data import load_datalist
 from monai_synth.data.requests import journal_lines, journals_of
 from monai_synth.networks import read_adapter_metadata
+from monai_synth.networks.adapter_files import ADAPTER_FILE
 from monai_synth.utils import processes, read_json, sha256_of
 from tests.bundles import running
 from tests.bundles.running import CONFIGS, SMALL, known_settings
@@ -167,37 +168,32 @@ def test_a_lost_process_is_started_again_and_nothing_is_missing(settings):
     assert all(Path(record["image"]).is_file() for record in records)
 
 
-@pytest.mark.slow
-def test_a_fine_tuning_that_lost_a_process_goes_on_from_its_state(settings, tmp_path):
+def begun_fine_tuning(settings, tmp_path):
+    """A fine-tuning in two processes that has saved, its folder, and the hash of what it ends with undisturbed."""
     settings |= {"max_steps": 200, "sample_every": 0}
-    name = "adapter/pytorch_lora_weights.safetensors"
     code, text = run("train_diffusion", {**settings, "output_dir": str(tmp_path / "whole")}, 2)
     assert code == 0, text
-    words = command("train_diffusion", settings, 2)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    words, environment = command("train_diffusion", settings, 2), {**os.environ, "OMP_NUM_THREADS": "1"}
     training = subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     adapter = Path(settings["output_dir"]) / "adapter"
     while not (adapter / "state_1.json").is_file() and training.poll() is None:
         time.sleep(0.02)
+    return training, adapter, sha256_of(tmp_path / "whole" / "adapter" / ADAPTER_FILE)
+
+
+@pytest.mark.slow
+def test_a_fine_tuning_that_lost_a_process_goes_on_from_its_state(settings, tmp_path):
+    training, adapter, whole = begun_fine_tuning(settings, tmp_path)
     workers = subprocess.run(["pgrep", "-P", str(training.pid)], capture_output=True, text=True).stdout.split()
     os.kill(int(workers[-1]), signal.SIGKILL)
     text, _ = training.communicate(timeout=500)
     assert training.returncode == 0 and f"from {adapter}" in text, text
-    assert sha256_of(Path(settings["output_dir"]) / name) == sha256_of(tmp_path / "whole" / name)
+    assert sha256_of(adapter / ADAPTER_FILE) == whole
 
 
 @pytest.mark.slow
 def test_processes_asked_to_stop_leave_together_and_end_with_the_same_adapter(settings, tmp_path):
-    settings |= {"max_steps": 200, "sample_every": 0}
-    name = "adapter/pytorch_lora_weights.safetensors"
-    code, text = run("train_diffusion", {**settings, "output_dir": str(tmp_path / "whole")}, 2)
-    assert code == 0, text
-    words = command("train_diffusion", settings, 2)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    training = subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    adapter = Path(settings["output_dir"]) / "adapter"
-    while not (adapter / "state_1.json").is_file() and training.poll() is None:
-        time.sleep(0.02)
+    training, adapter, whole = begun_fine_tuning(settings, tmp_path)
     training.send_signal(signal.SIGTERM)
     text, _ = training.communicate(timeout=120)
     assert (
@@ -207,7 +203,7 @@ def test_processes_asked_to_stop_leave_together_and_end_with_the_same_adapter(se
     assert reached < 200 and not read_json(adapter / "run.json")["complete"]
     code, text = run("train_diffusion", settings, 2)
     assert code == 0 and f"from {adapter}" in text, text
-    assert sha256_of(Path(settings["output_dir"]) / name) == sha256_of(tmp_path / "whole" / name)
+    assert sha256_of(adapter / ADAPTER_FILE) == whole
 
 
 @pytest.mark.slow
