@@ -99,6 +99,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--checkpoints", type=int, nargs="+", default=[25, 50, 100, 200], help="steps after which same_kid judges"
     )
+    parser.add_argument("--patients", type=int, nargs="+", default=[0], help="whose images same_kid takes, seeds")
     parser.add_argument("--interval", type=float, nargs=2, default=(0.28, 5.42), help="sigma at which guidance acts")
     parser.add_argument("--tflops", type=float, default=790.0, help="of the GPU, in 10^12 a second; 790 is an H200's")
     parser.add_argument("--classifier", nargs="+", default=["regnetx_002"], help="timm's names")
@@ -145,7 +146,7 @@ def run_parts(options: argparse.Namespace, folder: Path) -> Iterator[str]:
         table, seconds = benchmark_fine_tuning(base, device, paths, size, 5, options.repeats)
         yield table
     if DRAWING & set(options.parts):  # as the works adapt a base, so that their way is not slowed by more layers
-        changes = {"max_steps": options.adapter_steps, "lora_targets": "attention", "amp": "bfloat16"}
+        changes = {"max_steps": options.adapter_steps, "amp": "bfloat16"}
         train_as_shipped(base, device, paths, size, folder / "adapter", **changes)
     if "generation" in options.parts:
         real = None if options.shape else held_out_features(folder / "held_out", min(size, 512), device)
@@ -155,7 +156,10 @@ def run_parts(options: argparse.Namespace, folder: Path) -> Iterator[str]:
             loading *= len(CLASSES)
             yield whole_job(seconds, rates, options.adapter_steps, 5000 * len(CLASSES), loading)
     if "same_kid" in options.parts and not options.shape:
-        yield benchmark_same_kid(setting, options.shots, options.checkpoints, options.images_per_class, interval)
+        for patient in options.patients:
+            yield benchmark_same_kid(
+                setting, options.shots, options.checkpoints, options.images_per_class, interval, patient
+            )
     if "batches" in options.parts:
         yield benchmark_batches(setting, options.repeats, interval)
     if "memory" in options.parts:

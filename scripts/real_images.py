@@ -39,7 +39,7 @@ def run(command: list[str], log: Path) -> None:
 
 
 def measure(
-    data_dir: Path, name: str, shots: int, work_dir: Path, images_per_class: int, draws: int, max_steps: int
+    data_dir: Path, name: str, shots: int, work_dir: Path, images_per_class: int, draws: int, max_steps: int | None
 ) -> Path:
     """One set at one number of shots; gives the study's folder."""
     bundle, folder = name.split("_")[0], work_dir / f"{name}_shots{shots}"
@@ -54,7 +54,8 @@ def measure(
     overlay = work_dir / f"{folder.name}.json"
     write_text(overlay, json.dumps({f"arms#{BASE_ARM}": arm, **{f"grid#{key}": value for key, value in grid.items()}}))
     overlays = (ROOT / "configs" / "studies" / "measure.yaml", overlay)
-    study = bundle_command(bundle, "study", *overlays, output_dir=folder, max_steps=max_steps, **same)
+    steps = {} if max_steps is None else {"max_steps": max_steps}
+    study = bundle_command(bundle, "study", *overlays, output_dir=folder, **steps, **same)
     run(study, folder.with_suffix(".txt"))
     return folder
 
@@ -96,7 +97,7 @@ def main() -> None:
     parser.add_argument("--shots", type=int, nargs="+", default=[5, 10])
     parser.add_argument("--draws", type=int, default=5, help="draws of the shots, each with other test images, up to 5")
     parser.add_argument("--images_per_class", type=int, default=200, help="synthetic images")
-    parser.add_argument("--max_steps", type=int, default=400, help="optimizer steps of the fine-tuning")
+    parser.add_argument("--max_steps", type=int, help="optimizer steps of the fine-tuning; as shipped where not given")
     parser.add_argument("--work_dir", type=Path, required=True)
     parser.add_argument("--print", action="store_true", help="print the tables of what is complete, and run nothing")
     args = parser.parse_args()

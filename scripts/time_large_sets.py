@@ -28,7 +28,7 @@ from monai_synth.bundle.stages import execute
 from monai_synth.bundle.study import _Runs
 from monai_synth.data import plan_requests
 from monai_synth.data.images import look_at
-from monai_synth.data.near_duplicates import find_near_duplicates, ring_series
+from monai_synth.data.near_duplicates import ring_series
 from monai_synth.data.phantom import draw_phantom, write_phantoms
 from monai_synth.metrics.quality import ImageSet, quality
 from monai_synth.utils.cores import usable_cores
@@ -79,12 +79,14 @@ def time_grouping(count: int) -> None:
         with ThreadPoolExecutor(2) as pool:
             written = pool.map(lambda number: write_siblings(Path(name), number), range(count // SIBLINGS))
             paths = [path for some in tqdm(written, total=count // SIBLINGS, desc="writing") for path in some]
-        start, size = time.perf_counter(), sum(path.stat().st_size for path in paths) / len(paths)
-        groups = find_near_duplicates(paths).groups.reshape(-1, SIBLINGS)
-        seconds = time.perf_counter() - start
+        size, found = sum(path.stat().st_size for path in paths) / len(paths), Path(name, "groups.npy")
+        code = "from pathlib import Path; import numpy as np; from monai_synth.data import near_duplicates; "
+        code += f"paths = sorted(Path({name!r}).glob('*.jpg')); "
+        told = alone(f"{code}np.save({str(found)!r}, near_duplicates.find_near_duplicates(paths).groups)")
+        groups = np.load(found).reshape(-1, SIBLINGS)
     main_groups, sizes = zip(*(Counter(of_one.tolist()).most_common(1)[0] for of_one in groups))
     print(
-        f"grouping {len(paths)} tiles of 768 pixels ({size / 1024:.0f} kB each): {seconds:.0f} s, "
+        f"grouping {len(paths)} tiles of 768 pixels ({size / 1024:.0f} kB each): {told}; "
         f"{len(paths) - sum(sizes)} siblings outside their group, "
         f"{len(groups) - len(set(main_groups))} originals joined"
     )

@@ -44,11 +44,12 @@ def test_time_to_the_same_distance(miniature, tmp_path):
     from benchmarks.same_kid import benchmark_same_kid
 
     setting = Setting(miniature(), tmp_path, PROMPTS, 64, torch.device("cpu"), tmp_path)
-    table = benchmark_same_kid(setting, 2, [2, 1], 3, (0.28, 5.42), held_out=8)
+    table = benchmark_same_kid(setting, 2, [2, 1], 3, (0.28, 5.42), patient=4, held_out=8)
     rows = [line.strip("| ").split(" | ")[:2] for line in table.splitlines()[4:9]]
     assert rows == [["the base alone", "0"], *([way, n] for way in ("the works' way", "ours") for n in ("1", "2"))]
-    written = [(tmp_path / f"{way}_{n}" / ADAPTER_FILE).stat().st_mtime_ns for n in (1, 2) for way in ("works", "ours")]
+    adapters = [tmp_path / "patient_4" / f"{way}_{n}" / ADAPTER_FILE for n in (1, 2) for way in ("works", "ours")]
+    written = [path.stat().st_mtime_ns for path in adapters]
     assert written == sorted(written)  # in turns
     assert "The works' way is nearest after" in table
-    names = {path.name for path in (tmp_path / "patient" / "colon_n").iterdir()}
+    names = {path.name for path in (tmp_path / "patient_4" / "colon_n").iterdir()}
     assert names == {f"colon_n_{index:05d}.png" for index in range(10)}  # 2 shots and 8 that judge

@@ -21,11 +21,16 @@ from monai_synth.networks import LatentDiffusion, LoRADenoiser, save_adapter
 from monai_synth.networks.diffusion import Conditioning
 from monai_synth.transforms import EncodeLatent, LoadTile, RandLatentView, ResizeCrop
 
-from .shipped import fast_settings, shipped_training
+from .shipped import shipped_training
 from .timing import in_turns, markdown
 
 BATCH = 8  # of the works
 RATE = 1e-3
+SHIPPED: dict[str, dict[str, Any]] = {
+    "": {},
+    ", bfloat16": {"amp": "bfloat16"},
+    ", bfloat16, all layers": {"amp": "bfloat16", "lora_targets": "all"},
+}
 
 
 class Stepper:
@@ -193,9 +198,9 @@ def benchmark_fine_tuning(
     """
     ways = {name: stepping(stepper, steps) for name, stepper in ladder(base, device, images, size).items()}
     with tempfile.TemporaryDirectory() as folder:
-        for name, changes in {"by default": {}, "with fast.yaml": fast_settings()}.items():
+        for name, changes in SHIPPED.items():
             setting = base, device, images, size, Path(folder, name)
-            ways[f"train_diffusion.json {name}, all handlers"] = ShippedStepper(steps, repeats + 1, *setting, **changes)
+            ways[f"train_diffusion.json{name}, all handlers"] = ShippedStepper(steps, repeats + 1, *setting, **changes)
         losses: dict[str, list[Tensor]] = {name: [] for name in ways}
 
         def noting(name: str) -> Callable[[], None]:

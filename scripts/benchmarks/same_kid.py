@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -15,13 +15,9 @@ from monai_synth.networks import FeatureEncoder, LatentDiffusion, load_adapter
 from .fine_tuning import Stepper
 from .generation import Ours, Setting
 from .quality import Quality, features_of, judge
-from .shipped import fast_settings, train_as_shipped
+from .shipped import shipped_setting, train_as_shipped
 from .timing import markdown, synchronize
 
-# All images are of one patient, as those of a small study are of one laboratory. Of the first 16 patients this one's
-# are furthest from what the nano base draws, which has seen thousands: KID x 1000 of about 100. The settings of
-# fast.yaml were chosen on another patient's, all but its number of steps.
-PATIENT = 0
 HELD_OUT = 300  # images of each class that judge
 WORKS_RATE = 1e-4
 
@@ -44,7 +40,7 @@ class Checkpoint:
 
 
 def write_patient(
-    folder: Path, class_names: Sequence[str], shots: int, held_out: int, size: int
+    folder: Path, class_names: Sequence[str], shots: int, held_out: int, size: int, patient: int
 ) -> tuple[list[Path], dict[str, list[Path]]]:
     """Phantoms of one patient: the shots, and by class those that nobody trains on.
 
@@ -54,8 +50,9 @@ def write_patient(
         shots: of each class.
         held_out: of each class.
         size: pixels.
+        patient: whose, a seed.
     """
-    write_phantoms(folder, class_names, shots + held_out, 1, size, seed=PATIENT)
+    write_phantoms(folder, class_names, shots + held_out, 1, size, seed=patient)
     paths = {name: sorted((folder / name).glob("*.png")) for name in class_names}
     return [path for own in paths.values() for path in own[:shots]], {name: own[shots:] for name, own in paths.items()}
 
@@ -94,7 +91,7 @@ def train_the_works_way(
 def train_our_way(
     setting: Setting, images: list[tuple[Path, str]], counts: Sequence[int]
 ) -> Iterator[tuple[float, Path]]:
-    """Seconds and adapter after each number of steps: train_diffusion.json with fast.yaml, as both are shipped.
+    """Seconds and adapter after each number of steps: train_diffusion.json as it is shipped, in bfloat16.
 
     The learning rate warms up and falls to nothing over the steps it is told, so each number has a training of its own.
     The seconds hold the encoding of images and prompts, all handlers and the writing of states and adapter.
@@ -102,7 +99,7 @@ def train_our_way(
     """
     for count in sorted(counts):
         folder = setting.folder / f"ours_{count}"
-        changes = {**fast_settings(), "max_steps": count}
+        changes = {"amp": "bfloat16", "max_steps": count}
         yield train_as_shipped(setting.base, setting.device, images, setting.size, folder, **changes), folder
 
 
@@ -128,9 +125,9 @@ def verdict(base: Quality, works: Sequence[Checkpoint], ours: Sequence[Checkpoin
     if own is None:
         return text + "ours never is."
     text += f"ours after {own.seconds:.1f} s ({own.steps} steps): {theirs.seconds / own.seconds:.1f}x."
-    shipped = [one for one in ours if one.steps == fast_settings()["max_steps"] and one.quality.kid <= target]
+    shipped = [one for one in ours if one.steps == shipped_setting("max_steps") and one.quality.kid <= target]
     for one in shipped:
-        text += f" As fast.yaml is shipped, with {one.steps} steps, it takes {one.seconds:.1f} s for {one.quality}: "
+        text += f" With the {one.steps} steps of the shipped config it takes {one.seconds:.1f} s for {one.quality}: "
         text += f"{theirs.seconds / one.seconds:.1f}x, {best.seconds / one.seconds:.1f}x against their nearest."
     return text
 
@@ -141,11 +138,13 @@ def benchmark_same_kid(
     counts: Sequence[int],
     per_class: int,
     interval: tuple[float, float],
+    patient: int,
     held_out: int = HELD_OUT,
 ) -> str:
     """The table of both ways by number of steps, and what it says about the time to the same distance.
 
-    All adapters draw with our default sampler in bfloat16, from the same seeds.
+    All images are of one patient, as those of a small study are of one laboratory. All adapters draw with our default
+    sampler in bfloat16, from the same seeds.
 
     Args:
         setting: the base, the prompts and where is trained and drawn; its own adapter is not used.
@@ -153,10 +152,12 @@ def benchmark_same_kid(
         counts: numbers of steps after which is judged.
         per_class: images of each class that are drawn then.
         interval: noise levels at which guidance acts.
+        patient: whose images, a seed.
         held_out: images of each class that judge.
     """
-    folder, side = setting.folder / "patient", min(setting.size, 512)
-    paths, judges = write_patient(folder, list(setting.prompts), shots, held_out, side)
+    setting = replace(setting, folder=setting.folder / f"patient_{patient}")
+    side = min(setting.size, 512)
+    paths, judges = write_patient(setting.folder, list(setting.prompts), shots, held_out, side, patient)
     images = [(path, setting.prompts[path.parent.name]) for path in paths]
     encoder = FeatureEncoder("nano").to(setting.device)
     drawing = LatentDiffusion(str(setting.base), device=setting.device, dtype=torch.bfloat16)
@@ -183,5 +184,5 @@ def benchmark_same_kid(
             [checkpoint.way, str(checkpoint.steps), f"{checkpoint.seconds:.1f}", str(score), f"{score.recall:.2f}"]
         )
     columns = ["way", "steps", "seconds of fine-tuning", "KID x 1000 (95 %)", "recall"]
-    table = markdown(f"Time to the same distance, {shots} images of one patient for each class", columns, rows)
+    table = markdown(f"Time to the same distance, {shots} images of patient {patient} for each class", columns, rows)
     return f"{table}\n{verdict(base, *found.values())}\n"

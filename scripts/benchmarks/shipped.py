@@ -16,17 +16,11 @@ from .timing import synchronize
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / "bundles" / "colon" / "configs"
-FAST = ROOT / "configs" / "fine_tuning" / "fast.yaml"
 
 
 def shipped_setting(name: str) -> Any:
     """A setting of train_diffusion.json as it is shipped."""
     return ConfigParser.load_config_file(CONFIGS / "train_diffusion.json")[name]
-
-
-def fast_settings() -> dict[str, Any]:
-    """What the overlay for a fast fine-tuning changes."""
-    return ConfigParser.load_config_file(FAST)
 
 
 def shipped_training(
