@@ -3,11 +3,13 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
+import timm
 import torch
 from PIL import Image
 from safetensors import safe_open
@@ -161,18 +163,29 @@ def test_both_ways_draw_all_images_and_their_peaks_are_told(setting):
         assert len(list((setting.folder / f"memory_{number}_2").rglob("*.png"))) == 2 * len(PROMPTS)
 
 
+def test_the_memory_of_both_fine_tunings_is_told(setting, shots):
+    from benchmarks.memory import TUNING, tuning_peaks
+
+    now = psutil.Process().memory_info().rss
+    for way in TUNING:
+        host, gpu = tuning_peaks(way, setting, shots)
+        assert host >= 0.99 * now and gpu == 0
+    assert read_adapter_metadata(setting.folder / "tuned")["steps"] == 2
+
+
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_images(setting):
-    from benchmarks.memory import MIB, WAYS, in_own_process
+    from benchmarks.memory import MIB, WAYS, in_own_process, peaks_of
 
-    few, many = (in_own_process(WAYS[1], setting, number, (0.28, 5.42))[0] for number in (10, 400))
-    assert many - few < 32 * MIB  # 390 images more of each class; the pixels of all are 10 MB, as float32 tensors
+    setting = replace(setting, size=128)
+    few, many = (in_own_process(peaks_of, WAYS[1], setting, number, (0.28, 5.42))[0] for number in (10, 400))
+    assert many - few < 32 * MIB  # 780 images more; the pixels of all are 146 MiB as float32 tensors, 37 as bytes
 
 
 def test_steps_of_the_shipped_trainer_are_taken_some_at_a_time(miniature, shots, tmp_path):
     from benchmarks.fine_tuning import ShippedStepper
 
-    stepper = ShippedStepper(2, 3, miniature(), CPU, shots, 32, tmp_path, lora_targets="attention")
+    stepper = ShippedStepper(2, 3, miniature(), CPU, shots, 32, tmp_path, lora_targets="all")
     weights = []
     for number in range(1, 4):
         losses = stepper()
@@ -239,7 +252,9 @@ def test_options_are_completed_from_what_is_shipped(monkeypatch, tmp_path):
     (tmp_path / "nano_few_step").touch()
     parsed = benchmark.parse([])
     assert (parsed.few_step_adapter, parsed.few_step_scheduler) == ("nano_few_step", "ddim")
-    assert benchmark.parse(["--shape", "sd21"]).few_step_adapter is None
+    assert parsed.classifier == ["regnetx_002"]
+    random = benchmark.parse(["--shape", "sd21"])
+    assert random.few_step_adapter is None and set(random.classifier) <= set(timm.list_models())
 
 
 @pytest.mark.parametrize(
@@ -262,8 +277,8 @@ def test_the_whole_job_loads_the_works_pipelines_and_no_other():
     from benchmark import whole_job
 
     rates = {"works": 1.0, "diffusers called plainly": 2.0, "ours": 10.0}
-    rows = whole_job({"works": 2.0, "ours": 1.0}, rates, steps=50, images=100, loading=20.0).splitlines()[4:]
-    assert rows == ["| works | 100 | 120 | 1.00x |", "| ours | 50 | 10 | 3.67x |"]
+    rows = whole_job(100.0, 60.0, rates, steps=50, images=100, loading=20.0).splitlines()[4:]
+    assert rows == ["| works | 100 | 120 | 1.00x |", "| ours | 60 | 10 | 3.14x |"]
 
 
 @pytest.mark.slow

@@ -13,10 +13,10 @@ from monai.bundle import ConfigWorkflow
 from monai.engines import SupervisedTrainer
 from monai.utils import set_determinism
 
-from monai_synth.engines import LatentDiffusionPrepareBatch
+from monai_synth.engines import LatentDiffusionPrepareBatch, SamplingPrepareBatch
 from monai_synth.inferers import InPartsInferer, SamplingInferer
 from monai_synth.losses import DenoisingLoss
-from monai_synth.networks import LatentDiffusion, LoRADenoiser, load_adapter, read_adapter_metadata
+from monai_synth.networks import Denoiser, LatentDiffusion, LoRADenoiser, load_adapter, read_adapter_metadata
 from monai_synth.utils import processes, read_json, release_folder
 from tests.bundles import test_processes
 from tests.bundles.running import CONFIGS, ROOT, SMALL, command, finished, known_settings, stopped_when
@@ -185,6 +185,35 @@ def _over_nccl(process, port):
 
 def test_what_processes_say_to_each_other_goes_over_nccl():
     torch.multiprocessing.spawn(_over_nccl, (29900 + os.getpid() % 90,), nprocs=1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("epsilon", {}),
+        ("epsilon", {"cache_interval": 2}),
+        ("epsilon", {"scheduler": "unipc"}),
+        ("epsilon", {"scheduler": "ddim", "guidance_scale": 1.0}),
+        ("flow", {}),
+    ],
+    ids=["default", "cached", "unipc", "ddim", "flow"],
+)
+def test_no_step_of_a_drawing_waits_for_the_gpu(miniature, kind, options):
+    diffusion = LatentDiffusion(str(miniature(kind)), device=DEVICE)
+    noise, _, _, features = SamplingPrepareBatch(diffusion, 32)({"seed": [1, 2], "prompt": ["a", "b"]}, DEVICE)
+    steps: list[str] = []
+
+    class Watched(SamplingInferer):
+        def predict(self, *args):
+            steps.append(torch.cuda.get_sync_debug_mode())
+            torch.cuda.set_sync_debug_mode("error" if 2 <= len(steps) < 10 else "default")
+            return super().predict(*args)
+
+    try:
+        images = Watched(diffusion, 10, **options)(noise, Denoiser(diffusion), **features)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert images.isfinite().all() and steps == [0, 0] + [2] * 8
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,11 @@ def raised_by_us(error: BaseException) -> bool:
     return trace is not None and trace.tb_frame.f_code.co_filename.startswith(PACKAGE)
 
 
+def kind_of_memory(error: BaseException) -> bool:
+    """Whether the memory of a GPU did not suffice; known by its name, since torch need not be imported for it."""
+    return type(error).__name__ == "OutOfMemoryError"
+
+
 def speak_plainly() -> None:
     """From now on an error of ours ends `python -m monai.bundle` with its message alone.
 
@@ -43,6 +48,14 @@ def speak_plainly() -> None:
 
 def _say(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     cause = root_cause(error)
+    if kind_of_memory(cause):
+        print(
+            f"\nError: {str(cause).splitlines()[0]} Of a classifier's training lower --batch_size or "
+            "--classifier_size, in another --output_dir; everything else goes on with smaller batches by itself until "
+            "one image does not fit. What was written before is whole.",
+            file=sys.stderr,
+        )
+        return
     if not isinstance(cause, SPOKEN) or not raised_by_us(cause):
         if isinstance(cause, OSError) and cause.errno is not None:
             print(

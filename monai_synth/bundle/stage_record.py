@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from ..utils.io import read_json, write_json
+from ..utils.io import read_json, sha256_of, write_json
 from .machine import machine, peak_memory
 
 # Settings that decide where or how fast something is made, but not what. The data set and the base model are known by
@@ -32,6 +32,8 @@ NOT_IDENTITY = {
 }
 # A stage may grow: more images of the same kind are added to those that exist.
 GROWS = {"generate": "images_per_class", "filter": "images_per_class"}
+TRAINS = "train_diffusion", "train"  # stages that end with weights
+STATE = "state_"  # how the files of a training's states begin, which may change
 
 
 def identity_of(settings: dict[str, Any], upstream: dict[str, str]) -> str:
@@ -80,14 +82,38 @@ class Stage:
         return read_json(self.path) if self.path.exists() else None
 
     def complete(self) -> bool:
-        """Whether the outputs are there for exactly these settings."""
+        """Whether the outputs are there for exactly these settings.
+
+        Raises:
+            ValueError: when weights among them are not the ones that were written; names the file.
+        """
         record = self.record()
-        return (
-            record is not None
-            and record["complete"]
-            and record["identity"] == self.identity
-            and record.get("size", 0) >= self.size
-        )
+        if (
+            record is None
+            or not record["complete"]
+            or record["identity"] != self.identity
+            or record.get("size", 0) < self.size
+        ):
+            return False
+        for name, sha256 in record.get("weights", {}).items():
+            path = self.folder / name
+            if not path.is_file() or sha256_of(path) != sha256:
+                what = "has other bytes than were written" if path.is_file() else "is gone"
+                raise ValueError(
+                    f"{path} {what}: {self.path.name} beside it notes the SHA-256 {sha256}. It was damaged, changed or "
+                    f"removed. Put it back, or remove {self.folder} and run the same command to make it anew."
+                )
+        return True
+
+    def weights(self) -> dict[str, str]:
+        """The SHA-256 of every file of weights that the stage ends with, by its path in the folder."""
+        kinds = (".safetensors", ".pt") if self.name in TRAINS else ()
+        found = sorted(path for kind in kinds for path in self.folder.rglob(f"*{kind}") if path.is_file())
+        return {
+            path.relative_to(self.folder).as_posix(): sha256_of(path)
+            for path in found
+            if not path.name.startswith(STATE)
+        }
 
     def open(self) -> None:
         """Notes that the stage has begun.
@@ -137,6 +163,7 @@ class Stage:
             "size": self.size,
             "settings": self.settings,
             "upstream": self.upstream,
+            "weights": self.weights() if complete else {},
             "began": began,
             "wall_time_s": round(time.time() - began, 1) if complete else None,
             "peak_memory_mb": peak_memory(),

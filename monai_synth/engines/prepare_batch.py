@@ -23,7 +23,7 @@ class LatentDiffusionPrepareBatch(PrepareBatch):
 
     Args:
         diffusion: gives the noise schedule and the empty prompt.
-        prompt_dropout: share of prompts that are replaced by the empty one, so that guidance works.
+        prompt_dropout: share of prompts that are replaced by the empty one.
         min_snr_gamma: limit of the signal-to-noise weight; None weighs all timesteps alike.
         noise_offset: strength of a noise that is the same all over a channel; 0 is none.
 
@@ -38,7 +38,7 @@ class LatentDiffusionPrepareBatch(PrepareBatch):
     def __init__(
         self,
         diffusion: LatentDiffusion,
-        prompt_dropout: float = 0.1,
+        prompt_dropout: float = 0.0,
         min_snr_gamma: float | None = None,
         noise_offset: float = 0.0,
     ) -> None:

@@ -1,7 +1,8 @@
-"""How images are drawn, and how a training step is fitted to the memory and computed in half precision."""
+"""How images are drawn, and how a batch is fitted to the memory and computed in half precision."""
 
+from .halving import HalvingInferer
 from .in_parts import InPartsInferer
 from .mixed_precision import MixedPrecisionInferer
 from .sampling import SamplingInferer
 
-__all__ = ["InPartsInferer", "MixedPrecisionInferer", "SamplingInferer"]
+__all__ = ["HalvingInferer", "InPartsInferer", "MixedPrecisionInferer", "SamplingInferer"]

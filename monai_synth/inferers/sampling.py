@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from diffusers import LCMScheduler
-from monai.inferers import Inferer
 from torch import Tensor, nn
 
 from ..networks.diffusion import Conditioning, LatentDiffusion
 from ..utils.seeds import derived_seed
 from .feature_cache import FeatureCache
+from .halving import HalvingInferer
 
-logger = logging.getLogger(__name__)
 
-
-class SamplingInferer(Inferer):
+class SamplingInferer(HalvingInferer):
     """Draws images by running the denoiser from noise to a clean latent, with classifier-free guidance.
 
     Every image depends on its own noise and prompt alone, not on the others of its batch.
@@ -63,7 +60,6 @@ class SamplingInferer(Inferer):
         self.scheduler = scheduler
         self.start_sigma = start_sigma
         self.cache_interval = cache_interval
-        self.most_at_once: int | None = None  # found when the memory does not suffice
 
     def build_scheduler(self) -> Any:
         """A fresh scheduler with the base's noise schedule; it keeps state, so every batch gets its own."""
@@ -106,28 +102,13 @@ class SamplingInferer(Inferer):
             torch.OutOfMemoryError: when the memory of the GPU is too small for one image; a batch for which it is too
                 small is drawn in halves, which gives the same images, and so are all that follow.
         """
-        images: list[Tensor] = []
-        drawn = 0
-        while drawn < len(inputs):
-            part = slice(drawn, min(drawn + (self.most_at_once or len(inputs)), len(inputs)))
-            size = part.stop - part.start
+
+        def drawn(part: slice) -> Tensor:
             with_prompt, without = ({name: value[part] for name, value in which.items()} for which in (context, empty))
             begun = None if start is None else start[part]
-            own = None if seeds is None else seeds[part]
-            try:
-                images.append(self.draw(inputs[part], network, with_prompt, without, begun, own))
-                drawn = part.stop
-                continue
-            except torch.OutOfMemoryError:
-                if size == 1:
-                    raise
-            # Out of the handler, so that the error's traceback no longer holds the tensors that did not fit.
-            torch.cuda.empty_cache()
-            self.most_at_once = size // 2
-            logger.warning(
-                "%d images at once need more memory than there is; drawing %d at once.", size, self.most_at_once
-            )
-        return torch.cat(images)
+            return self.draw(inputs[part], network, with_prompt, without, begun, None if seeds is None else seeds[part])
+
+        return self.in_halves(drawn, len(inputs))
 
     def draw(
         self,

@@ -72,7 +72,7 @@ class LoRADenoiser(Denoiser):
         alpha: numerator of its scale alpha / rank; None takes the rank, which keeps the scale at 1.
         dropout: on the adapter's input.
         target_modules: layers of the denoiser that are adapted: "attention", "all" (every linear layer and
-            convolution, which moves a small base further) or their names.
+            convolution) or their names.
         train_text_encoder: adapt the text encoders as well.
         text_target_modules: names of their layers that are adapted.
         use_dora: learn the size of each output's weights apart from their direction.

@@ -26,11 +26,7 @@ from .timing import in_turns, markdown
 
 BATCH = 8  # of the works
 RATE = 1e-3
-SHIPPED: dict[str, dict[str, Any]] = {
-    "": {},
-    ", bfloat16": {"amp": "bfloat16"},
-    ", bfloat16, all layers": {"amp": "bfloat16", "lora_targets": "all"},
-}
+SHIPPED: dict[str, dict[str, Any]] = {"": {}, ", bfloat16": {"amp": "bfloat16"}}  # ways of a precision share its base
 
 
 class Stepper:

@@ -1,8 +1,10 @@
 import sys
 
 import pytest
+import torch
 from monai.bundle import ConfigWorkflow
 
+from monai_synth.bundle import errors
 from monai_synth.bundle.errors import raised_by_us, root_cause
 from monai_synth.bundle.session import bundle_root, check_keys, is_plain, plain_settings
 from monai_synth.utils import read_json, write_json
@@ -65,3 +67,15 @@ def test_the_first_error_of_a_chain_is_told():
     except ValueError as error:
         assert not raised_by_us(error)
     assert sys.excepthook is sys.__excepthook__  # nothing changes when MONAI is used from Python
+
+
+def test_a_gpu_that_is_too_small_is_told_what_to_lower(capsys):
+    try:
+        try:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nmore")
+        except torch.OutOfMemoryError as error:
+            raise RuntimeError("Failed to evaluate 'train::trainer.run()'") from error
+    except RuntimeError as error:
+        errors._say(RuntimeError, error, error.__traceback__)
+    said = capsys.readouterr().err
+    assert said.startswith("\nError: CUDA out of memory. Tried to allocate 2 GiB. Of a classifier's training lower --b")

@@ -16,6 +16,27 @@ def test_a_stage_is_complete_for_its_own_settings_alone(tmp_path):
     assert not Stage("train", tmp_path, {"rank": 4}, {"split": "t"}).complete()
 
 
+@pytest.mark.parametrize("name", ["train_diffusion", "train"])
+def test_weights_that_are_not_the_ones_written_are_refused(tmp_path, name):
+    stage = Stage(name, tmp_path, {"rank": 4}, {})
+    paths = [tmp_path / "malignant" / "pytorch_lora_weights.safetensors", tmp_path / "model.pt"]
+    paths[0].parent.mkdir()
+    for path in (*paths, tmp_path / "state_0.safetensors"):
+        path.write_bytes(bytes(1000))
+    stage.close()
+    (tmp_path / "state_0.safetensors").unlink()  # a state may go
+    for path in paths:
+        assert stage.complete()
+        path.write_bytes(bytes(500) + b"\x01" + bytes(499))
+        with pytest.raises(ValueError, match=f"{path.name} has other bytes than were written.*make it anew"):
+            stage.complete()
+        path.unlink()
+        with pytest.raises(ValueError, match=f"{path.name} is gone"):
+            stage.complete()
+        path.write_bytes(bytes(1000))
+    assert not Stage(name, tmp_path, {"rank": 8}, {}).complete()  # refused for its settings, in the words for those
+
+
 def test_where_and_how_fast_do_not_matter(tmp_path):
     first = Stage("train", tmp_path, {"rank": 4, "device": "cpu", "num_workers": 0, "output_dir": "a"}, {})
     second = Stage("train", tmp_path, {"rank": 4, "device": "cuda", "num_workers": 4, "output_dir": "b"}, {})

@@ -93,7 +93,7 @@ ALL = {
     ("kind", "options"),
     [
         ("epsilon", ALL),
-        ("xl", {"use_dora": True, "amp": "bfloat16"}),
+        ("xl", {"use_dora": True, "amp": "bfloat16", "lora_targets": "all", "prompt_dropout": 0.5}),
         ("flow", {"train_text_encoder": True, "min_snr_gamma": None}),  # a null comes from an overlay alone
     ],
     ids=["sd", "xl", "sd3"],

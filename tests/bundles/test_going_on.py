@@ -153,19 +153,25 @@ def test_a_study_killed_again_and_again_ends_with_the_same_tables(settings, tmp_
 
 
 @pytest.mark.slow
-def test_an_assessment_killed_again_and_again_ends_with_the_same_numbers(settings, tmp_path, encoder):
+@pytest.mark.parametrize(
+    ("config", "made"),
+    [
+        ("assess", ("assess/quality.json", "assess/map.csv", "assess/neighbors.csv")),
+        ("privacy", ("privacy/privacy.json",)),
+    ],
+)
+def test_a_judging_killed_again_and_again_ends_with_the_same_numbers(settings, tmp_path, encoder, config, made):
     settings |= {"encoder": str(encoder), "encoder_batch_size": 1, "bootstrap_samples": 300}
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     run("generate", settings, output_dir=str(parts), images_per_class=8)
-    finished(command("assess", settings, parts))
+    finished(command(config, settings, parts))
     shutil.copytree(parts, whole)
-    seconds = seconds_of(parts, "assess/quality.json")
+    seconds = seconds_of(parts, made[0])
 
     def forget():
-        shutil.rmtree(parts / "assess")
+        shutil.rmtree(parts / config)
         shutil.rmtree(parts / "features")
 
     forget()
-    killed(command("assess", settings, parts), parts, seconds, 6, forget)
-    made = ("assess/quality.json", "assess/map.csv", "assess/neighbors.csv", "features/*")
-    assert contents(parts, *made) == contents(whole, *made) and not torn(parts)
+    killed(command(config, settings, parts), parts, seconds, 6, forget)
+    assert contents(parts, *made, "features/*") == contents(whole, *made, "features/*") and not torn(parts)

@@ -161,8 +161,10 @@ def test_a_lost_process_is_started_again_and_nothing_is_missing(settings):
         time.sleep(0.1)
     workers = subprocess.run(["pgrep", "-P", str(drawing.pid)], capture_output=True, text=True).stdout.split()
     os.kill(int(workers[-1]), signal.SIGKILL)
+    assert 4 <= len(read_journal(folder)) < 24  # it was lost on the way
     _, text = drawing.communicate(timeout=300)
     assert drawing.returncode == 0, text
+    assert "restarting worker group" in text.lower()
     records = load_datalist(folder / "datalist.json")
     assert len(records) == len({record["image"] for record in records}) == 24
     assert all(Path(record["image"]).is_file() for record in records)

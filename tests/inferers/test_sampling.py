@@ -125,7 +125,7 @@ def test_a_batch_that_does_not_fit_is_drawn_in_halves_and_so_are_those_that_foll
     inferer, network = SamplingInferer(diffusion, 4), Small(diffusion)
     images = inferer(noise, network, **features)
     torch.testing.assert_close(images, draw(diffusion, seeds), atol=1e-5, rtol=0)
-    assert max(sizes[1:]) <= 4 and "drawing 2 at once" in caplog.text
+    assert max(sizes[1:]) <= 4 and "now 2 at once" in caplog.text
     sizes.clear()
     assert torch.equal(inferer(noise, network, **features), images)
     assert max(sizes) <= 4  # what fits is found once
