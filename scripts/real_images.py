@@ -46,8 +46,8 @@ def measure(
     base = work_dir / f"{name}_base"
     base.mkdir(parents=True, exist_ok=True)
     same = {"dataset_dir": data_dir / name, "images_per_class": images_per_class}
-    quick = {"amp": "bfloat16", "num_inference_steps": 12}
-    run(bundle_command(bundle, "generate", output_dir=base, adapter_scope="none", **same, **quick), base / "log.txt")
+    drawing = {"output_dir": base, "adapter_scope": "none", "amp": "bfloat16", **same}
+    run(bundle_command(bundle, "generate", ROOT / "configs" / "few_steps" / "nano.yaml", **drawing), base / "log.txt")
     arm = {"mixing": "real+synthetic", "overlay": "configs/augmentation/strong.yaml"}
     arm["synthetic_datalist"] = str(base / "synthetic" / "datalist.json")
     grid = {"shots": [shots], "fold": list(range(draws)), "synthetic_per_class": [images_per_class]}

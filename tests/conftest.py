@@ -194,7 +194,8 @@ def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
         "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 2},
     }
     (folder / "tiny-clip.json").write_text(json.dumps(config))
-    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": {}}))
+    colors = {"mean": [0.5, 0.25, 0.125], "std": [0.5, 1.0, 2.0]}  # other than CLIP's own
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": colors}))
     open_clip.add_model_config(folder / "tiny-clip.json")
     with torch.random.fork_rng():
         torch.manual_seed(3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
@@ -10,11 +11,13 @@ from pathlib import Path
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from ..utils.io import read_json
+
 logger = logging.getLogger(__name__)
 
 # What open_clip and timm call the weights in their folders and hub repositories, the first that is there is read.
 FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "model.safetensors")
-
+TIMM_CONFIG, OPEN_CLIP_CONFIG = "config.json", "open_clip_config.json"  # beside them, with the colors of the training
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
 NANO_CLIP = "nano-clip"  # also the name of its architecture in open_clip
@@ -86,7 +89,11 @@ def _from_hub(name: str) -> Path:
     repo, _, revision = name.partition("@")
     for file in FILES:
         try:
-            return Path(hf_hub_download(repo, file, revision=revision or None, etag_timeout=5))
+            weights = Path(hf_hub_download(repo, file, revision=revision or None, etag_timeout=5))
+            beside = OPEN_CLIP_CONFIG if file.startswith("open_clip") else TIMM_CONFIG
+            with contextlib.suppress(EntryNotFoundError):
+                hf_hub_download(repo, beside, revision=revision or None, etag_timeout=5)
+            return weights
         except LocalEntryNotFoundError as error:
             cause: Exception = error
         except EntryNotFoundError:
@@ -98,6 +105,31 @@ def _from_hub(name: str) -> Path:
             f"({type(cause).__name__}). Download it where there is a network, and name its folder."
         ) from cause
     raise FileNotFoundError(f"The hub's {repo} has none of {', '.join(FILES)}. Only safetensors are read.")
+
+
+def published_colors(checkpoint: str | None) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Mean and standard deviation of the colors that a checkpoint was trained with, as the config beside it says.
+
+    Weights of one architecture are published with different ones, and a network that starts from them must see images
+    as they did.
+
+    Args:
+        checkpoint: see `find_weights`; None is random weights.
+
+    Returns:
+        None where there is no checkpoint, or no config of timm or open_clip beside it that tells.
+    """
+    if checkpoint is None:
+        return None
+    path = find_weights(checkpoint)
+    of_open_clip = path.name.startswith("open_clip")
+    config = path.with_name(OPEN_CLIP_CONFIG if of_open_clip else TIMM_CONFIG)
+    known = read_json(config) if config.is_file() else {}
+    colors = known.get("preprocess_cfg" if of_open_clip else "pretrained_cfg") or {}
+    if {"mean", "std"} <= set(colors):
+        return tuple(colors["mean"]), tuple(colors["std"])
+    logger.info("No %s beside %s tells its colors; those of the architecture are taken.", config.name, path)
+    return None
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

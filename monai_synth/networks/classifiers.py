@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .checkpoints import initial_weights
+from .checkpoints import initial_weights, published_colors
 from .encoders import ImageEncoder, build_timm, load_timm, timm_colors
 
 
@@ -40,10 +40,10 @@ class ImageClassifier(nn.Module):
         super().__init__()
         self.name = name
         self.backbone: Any = build_timm(name, num_classes, image_size, dropout)
-        mean, std = timm_colors(self.backbone)
+        checkpoint = initial_weights(name, checkpoint)
+        mean, std = published_colors(checkpoint) or timm_colors(self.backbone)
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
-        checkpoint = initial_weights(name, checkpoint)
         if checkpoint:
             load_timm(self.backbone, name, checkpoint)
 

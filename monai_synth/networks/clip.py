@@ -10,13 +10,12 @@ from typing import Any
 
 import open_clip
 import torch
-from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
 
 from .attention import join_attention, split_attention
 from .checkpoints import fit_weights, initial_weights
-from .encoders import PREFIX, ImageEncoder, build_clip, clip_weights
+from .encoders import PREFIX, ImageEncoder, build_clip, clip_colors, clip_weights
 
 logger = logging.getLogger(__name__)
 
@@ -67,8 +66,9 @@ def zero_shot_clip(
         https://arxiv.org/abs/2103.00020
     """
     clip = loaded_clip(name, checkpoint, image_size).eval()
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in clip_colors(initial_weights(name, checkpoint)))
     with torch.no_grad():
-        return with_constant_head(clip, name, text_head(clip, tokens_of(name, prompts)), image_size)
+        return with_constant_head(clip, name, text_head(clip, tokens_of(name, prompts)), image_size, mean, std)
 
 
 class CLIPLoRAClassifier(nn.Module):
@@ -119,8 +119,9 @@ class CLIPLoRAClassifier(nn.Module):
         self.clip: Any = inject_adapter_in_model(LoraConfig(target_modules=list(TARGETS), **options), clip)
         self.clip.logit_scale.requires_grad_(True)
         self.register_buffer("tokens", tokens_of(name, prompts))
-        self.register_buffer("mean", torch.tensor(OPENAI_DATASET_MEAN).view(1, 3, 1, 1))
-        self.register_buffer("std", torch.tensor(OPENAI_DATASET_STD).view(1, 3, 1, 1))
+        mean, std = clip_colors(initial_weights(name, checkpoint))
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
         self.register_state_dict_post_hook(_keep_trained)
         self.register_load_state_dict_post_hook(_forgive_base)
 
@@ -136,7 +137,7 @@ class CLIPLoRAClassifier(nn.Module):
         self.train(training)
         clip = nn.Module()
         clip.visual = join_attention(copy.deepcopy(self.clip.visual))
-        return with_constant_head(clip, self.name, head, self.image_size)
+        return with_constant_head(clip, self.name, head, self.image_size, self.mean, self.std)
 
 
 def _trained(key: str) -> bool:
@@ -191,9 +192,12 @@ def text_head(clip: Any, tokens: Tensor) -> Tensor:
     return clip.logit_scale.exp().clamp(max=100.0) * clip.encode_text(tokens, normalize=True)
 
 
-def with_constant_head(clip: Any, name: str, head: Tensor, image_size: int | None) -> PromptClassifier:
-    """A classifier of a model's image tower and a constant head, shape (K, D)."""
+def with_constant_head(
+    clip: Any, name: str, head: Tensor, image_size: int | None, mean: Tensor, std: Tensor
+) -> PromptClassifier:
+    """A classifier of a model's image tower, its colors, (1, 3, 1, 1) each, and a constant head, shape (K, D)."""
     network = PromptClassifier(PREFIX + name, len(head), image_size).to(head.device)
     network.encoder.tower.load_state_dict(clip.visual.state_dict())
-    network.head.copy_(head)
+    for buffer, value in ((network.head, head), (network.encoder.mean, mean), (network.encoder.std, std)):
+        buffer.copy_(value)
     return network.eval()

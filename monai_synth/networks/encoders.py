@@ -17,7 +17,7 @@ from open_clip.model import CLIP, CustomTextCLIP, resize_pos_embed
 from torch import Tensor, nn
 
 from ..utils.io import read_json
-from .checkpoints import EMBEDDED, NANO_CLIP, find_weights, fit_weights, initial_weights, read_weights
+from .checkpoints import EMBEDDED, NANO_CLIP, find_weights, fit_weights, initial_weights, published_colors, read_weights
 
 logger = logging.getLogger(__name__)
 
@@ -43,17 +43,17 @@ class ImageEncoder(nn.Module):
         super().__init__()
         self.name = name
         self.tower: Any
+        checkpoint = initial_weights(name.removeprefix(PREFIX), checkpoint)
         if name.startswith(PREFIX):
             self.tower = build_clip(name.removeprefix(PREFIX), image_size).visual
             self.feature_size: int = self.tower.output_dim
-            mean, std = OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+            mean, std = clip_colors(checkpoint)
         else:
             self.tower = build_timm(name, 0, image_size)
             self.feature_size = getattr(self.tower, "head_hidden_size", None) or self.tower.num_features
-            mean, std = timm_colors(self.tower)
+            mean, std = published_colors(checkpoint) or timm_colors(self.tower)
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
-        checkpoint = initial_weights(name.removeprefix(PREFIX), checkpoint)
         if checkpoint and name.startswith(PREFIX):
             load_clip(self, name.removeprefix(PREFIX), checkpoint)
         elif checkpoint:
@@ -156,6 +156,11 @@ def clip_config(name: str) -> dict[str, Any]:
             + "open_clip.list_models() lists them all."
         )
     return config
+
+
+def clip_colors(checkpoint: str | None) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of the colors that a checkpoint of open_clip expects, CLIP's own where none tells."""
+    return published_colors(checkpoint) or (OPENAI_DATASET_MEAN, OPENAI_DATASET_STD)
 
 
 def clip_weights(model: Any, name: str, checkpoint: str) -> tuple[dict[str, Tensor], Path]:

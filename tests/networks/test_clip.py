@@ -35,6 +35,7 @@ def test_zero_shot_is_open_clips_own_answer(tiny_clip):
     text = open_clip.get_tokenizer(name)(PROMPTS)
     expected, _ = model.get_logits((images - network.encoder.mean) / network.encoder.std, text)
     torch.testing.assert_close(network(images), expected)
+    assert network.encoder.mean.flatten().tolist() == [0.5, 0.25, 0.125]  # as the config beside the weights says
     assert not any(parameter.requires_grad for parameter in network.parameters())
 
 

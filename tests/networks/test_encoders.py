@@ -6,9 +6,10 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from monai_synth.networks import EncoderClassifier, ImageClassifier, ImageEncoder, NeighborClassifier
+from monai_synth.networks import EncoderClassifier, FeatureEncoder, ImageClassifier, ImageEncoder, NeighborClassifier
 from monai_synth.networks.checkpoints import find_weights
 from monai_synth.networks.published import published_classifier
+from monai_synth.utils.io import write_json
 
 
 @pytest.mark.parametrize(
@@ -173,3 +174,23 @@ def test_the_hub_is_asked_for_safetensors_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", has(None))
     with pytest.raises(RuntimeError, match="'a/b' is no file or folder here, and the hub could not give it"):
         find_weights("a/b")
+
+
+@pytest.mark.parametrize(
+    "build", [lambda path: ImageClassifier("test_resnet", 2, path), lambda path: ImageEncoder("test_resnet", path)]
+)
+def test_a_network_sees_colors_as_its_checkpoint_did(build, tmp_path):
+    source = timm.create_model("test_resnet", num_classes=0)
+    save_file(source.state_dict(), tmp_path / "model.safetensors")
+    of_the_architecture = build(None).mean.flatten().tolist()
+    assert build(str(tmp_path)).mean.flatten().tolist() == of_the_architecture  # nothing beside the weights tells
+    write_json(tmp_path / "config.json", {"pretrained_cfg": {"mean": [0.5, 0.25, 0.125], "std": [0.5, 1.0, 2.0]}})
+    network = build(str(tmp_path))
+    assert (network.mean.flatten().tolist(), network.std.flatten().tolist()) == ([0.5, 0.25, 0.125], [0.5, 1.0, 2.0])
+
+
+def test_the_embedded_start_of_a_classifier_gives_the_features_of_the_embedded_encoder():
+    images = torch.rand(2, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+    classifier = ImageClassifier("regnetx_002", 4, "auto").eval()
+    seen = classifier.backbone.forward_features((images - classifier.mean) / classifier.std).mean((2, 3))
+    torch.testing.assert_close(seen, FeatureEncoder("nano")(images), rtol=1e-4, atol=1e-5)
