@@ -29,10 +29,11 @@ def hold_folder(folder: PathLike) -> None:
     folder = Path(folder).resolve()
     if folder in _held:
         return
-    lock = FileLock(folder / ".lock")
+    lock, since = FileLock(folder / ".lock"), time.strftime("%Y-%m-%d %H:%M:%S")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
+        write_json(folder / ".lock.json", {"host": socket.gethostname(), "pid": os.getpid(), "since": since})
     except Timeout:
         holder = folder / ".lock.json"
         known = read_json(holder) if holder.exists() else {"host": "unknown", "pid": "unknown", "since": "unknown"}
@@ -40,11 +41,10 @@ def hold_folder(folder: PathLike) -> None:
             f"{folder} is being used by another run (process {known['pid']} on {known['host']}, since "
             f"{known['since']}). Wait for it, stop it, or name another --output_dir."
         ) from None
-    except OSError as error:  # no permission, a file in the way, a read-only file system
+    except OSError as error:  # no permission, a file in the way, a read-only file system, a full disk
+        lock.release()
         raise PermissionError(f"{folder} cannot be written: {error}. Name another --output_dir.") from error
     _held[folder] = lock
-    since = time.strftime("%Y-%m-%d %H:%M:%S")
-    write_json(folder / ".lock.json", {"host": socket.gethostname(), "pid": os.getpid(), "since": since})
     remove_unfinished(folder)
 
 

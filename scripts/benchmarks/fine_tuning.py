@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ from monai_synth.networks.diffusion import Conditioning
 from monai_synth.transforms import EncodeLatent, LoadTile, RandLatentView, ResizeCrop
 
 from .shipped import shipped_training
-from .timing import in_turns, markdown
+from .timing import SPEEDS, in_turns, markdown, speeds
 
 BATCH = 8  # of the works
 RATE = 1e-3
@@ -208,13 +209,12 @@ def benchmark_fine_tuning(
         for way in ways.values():
             if isinstance(way, ShippedStepper):
                 way.end()
-    first = next(iter(seconds.values()))
+    times, columns = {name: median(values) / steps for name, values in seconds.items()}, speeds(seconds)
     rows = []
-    for name, value in seconds.items():
+    for name, value in times.items():
         mean_loss = float(torch.stack(losses[name][-steps * repeats :]).mean())
-        rows.append([name, f"{value / steps:.3f}", f"{first / value:.2f}x", f"{mean_loss:.3f}"])
-    table = markdown(f"A step of fine-tuning, {BATCH} images", ["way", "seconds", "speed", "mean loss"], rows)
-    return table, {name: value / steps for name, value in seconds.items()}
+        rows.append([name, f"{value:.3f}", *columns[name], f"{mean_loss:.3f}"])
+    return markdown(f"A step of fine-tuning, {BATCH} images", ["way", "seconds", *SPEEDS, "mean loss"], rows), times
 
 
 def stepping(stepper: Stepper, steps: int) -> Callable[[], list[Tensor]]:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ from monai_synth.inferers import SamplingInferer
 from monai_synth.networks import Denoiser, FeatureEncoder, LatentDiffusion, load_adapter
 
 from .quality import judge
-from .timing import in_turns, markdown, synchronize
+from .timing import SPEEDS, in_turns, markdown, ratio, speeds, synchronize
 
 BATCH = 10  # of the works
 BATCHES = (1, 5, BATCH, 20, 40)
@@ -225,13 +226,11 @@ def benchmark_generation(
             scores[name] = (str(quality), f"{quality.vendi:.1f}", f"{quality.recall:.2f}")
     few = setting.requests(BATCH)
     seconds = in_turns({name: way(rung, few) for name, rung in rungs.items()}, repeats)
-    first = next(iter(seconds.values()))
-    rows = [
-        [name, f"{len(few) / value:.2f}", f"{first / value:.2f}x", *scores[name]] for name, value in seconds.items()
-    ]
-    table = markdown("Generation", ["way", "images/s", "speed", "KID x 1000 (95 %)", "Vendi score", "recall"], rows)
+    rates, columns = {name: len(few) / median(values) for name, values in seconds.items()}, speeds(seconds)
+    rows = [[name, f"{rate:.2f}", *columns[name], *scores[name]] for name, rate in rates.items()]
+    table = markdown("Generation", ["way", "images/s", *SPEEDS, "KID x 1000 (95 %)", "Vendi score", "recall"], rows)
     table += f"\nThe works load their pipeline anew for each class: {loading:.1f} s, which is not in the images/s.\n"
-    return table, {name: len(few) / value for name, value in seconds.items()}, loading
+    return table, rates, loading
 
 
 def loading_time(plain: Plain) -> float:
@@ -269,6 +268,7 @@ def benchmark_batches(setting: Setting, repeats: int, interval: tuple[float, flo
         ways[str(size)]()
     seconds = in_turns(ways, repeats)
     rows = [
-        [size, f"{len(requests) / value:.2f}", f"{seconds[str(BATCH)] / value:.2f}x"] for size, value in seconds.items()
+        [size, f"{len(requests) / median(values):.2f}", f"{ratio(seconds[str(BATCH)], values):.2f}x"]
+        for size, values in seconds.items()
     ]
     return markdown("Images at once", ["batch", "images/s", f"speed, {BATCH} are 1"], rows)

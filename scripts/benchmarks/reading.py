@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import timm
@@ -204,5 +205,5 @@ def benchmark_reading(
     for way, _ in ways.values():
         way()
     seconds = in_turns({name: way for name, (way, _) in ways.items()}, repeats)
-    rows = [[name, f"{ways[name][1] / value:.0f}"] for name, value in seconds.items()]
+    rows = [[name, f"{ways[name][1] / median(values):.0f}"] for name, values in seconds.items()]
     return markdown("Reading, classifying, hashing", ["what", "images/s"], rows)

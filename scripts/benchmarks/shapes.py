@@ -40,6 +40,24 @@ def build_unet(shape: str) -> UNet2DConditionModel:
     )
 
 
+def build_text(shape: str) -> CLIPTextModel:
+    """The text encoder of a published base with random weights."""
+    known = SHAPES[shape]
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=49408,
+            hidden_size=known["width"],
+            intermediate_size=4 * known["width"],
+            num_hidden_layers=known["layers"],
+            num_attention_heads=known["text_heads"],
+            hidden_act=known["act"],
+            projection_dim=known["width"],
+            bos_token_id=49406,
+            eos_token_id=49407,
+        )
+    )
+
+
 def build_autoencoder() -> AutoencoderKL:
     """The autoencoder of Stable Diffusion 1.x and 2.x with random weights."""
     return AutoencoderKL(
@@ -59,21 +77,9 @@ def build_scheduler() -> DDIMScheduler:
 
 def write_random_base(shape: str, folder: Path) -> Path:
     """A pipeline of a published base's shapes in half precision, in diffusers' format."""
-    known = SHAPES[shape]
     torch.manual_seed(0)
-    text = CLIPTextConfig(
-        vocab_size=49408,
-        hidden_size=known["width"],
-        intermediate_size=4 * known["width"],
-        num_hidden_layers=known["layers"],
-        num_attention_heads=known["text_heads"],
-        hidden_act=known["act"],
-        projection_dim=known["width"],
-        bos_token_id=49406,
-        eos_token_id=49407,
-    )
     pipeline = StableDiffusionPipeline(
-        text_encoder=CLIPTextModel(text),
+        text_encoder=build_text(shape),
         vae=build_autoencoder(),
         tokenizer=clip_tokenizer(),
         unet=build_unet(shape),

@@ -9,8 +9,8 @@ from statistics import median
 import torch
 
 
-def in_turns(ways: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """The median seconds of each way; every round runs all of them, so that a busy machine slows all alike.
+def in_turns(ways: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
+    """The seconds of each way in every round; a round runs all of them, so that a busy machine slows all alike.
 
     Args:
         ways: what is timed, by name; each has run once before, so that nothing is timed that happens once.
@@ -24,7 +24,28 @@ def in_turns(ways: Mapping[str, Callable[[], object]], repeats: int) -> dict[str
             way()
             synchronize()
             seconds[name].append(time.perf_counter() - start)
-    return {name: median(values) for name, values in seconds.items()}
+    return seconds
+
+
+def ratio(reference: Sequence[float], own: Sequence[float]) -> float:
+    """How many times as fast as a reference: the median over the rounds, each of which compares within itself."""
+    return median(other / one for other, one in zip(reference, own, strict=True))
+
+
+def speeds(seconds: Mapping[str, Sequence[float]]) -> dict[str, list[str]]:
+    """Three columns for each way: how many times as fast as the first, from the slowest round to the fastest, and as
+    the way before.
+    """
+    names, cells = list(seconds), {}
+    first = seconds[names[0]]
+    for before, name in zip([names[0], *names], names):
+        own = [other / one for other, one in zip(first, seconds[name], strict=True)]
+        lever = ratio(seconds[before], seconds[name])
+        cells[name] = [f"{ratio(first, seconds[name]):.2f}x", f"{min(own):.2f} to {max(own):.2f}", f"{lever:.2f}x"]
+    return cells
+
+
+SPEEDS = ("speed", "in the rounds", "of the line before")  # the columns of `speeds`
 
 
 def synchronize() -> None:

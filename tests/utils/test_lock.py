@@ -85,6 +85,18 @@ def test_a_read_only_file_system_is_named(tmp_path, monkeypatch):
         hold_folder(tmp_path / "run")
 
 
+def test_a_folder_whose_lock_was_left_but_that_cannot_be_written_is_named_and_not_held(tmp_path, monkeypatch):
+    def replace(source, target):
+        raise PermissionError(13, "Permission denied", str(target))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(io.os, "replace", replace)
+        with pytest.raises(PermissionError, match="cannot be written: .*Permission denied.* Name another --output_dir"):
+            hold_folder(tmp_path)
+    hold_folder(tmp_path)
+    release_folder(tmp_path)
+
+
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(PermissionError, match="cannot be written.*--output_dir"):
