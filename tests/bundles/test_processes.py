@@ -108,6 +108,17 @@ def test_the_whole_job_runs_in_two_processes(settings):
     assert code != 0 and "batch of 4 images cannot be divided among 3 processes" in text
 
 
+@pytest.mark.parametrize("config, more", [("train_diffusion", {}), ("train", {"mixing": "none", "baseline": ""})])
+def test_processes_learn_from_different_images_and_end_with_the_same_weights(settings, tmp_path, config, more):
+    watch = {"_target_": "tests.bundles.watching.Watch", "folder": str(tmp_path), "network": "@network"}
+    overlay = tmp_path / "watch.json"
+    overlay.write_text(json.dumps({"+train::handlers": [watch]}))
+    code, text = run(config, {**settings, **more, "prompt_dropout": 0.0}, 2, overlay)
+    assert code == 0, text
+    first, second = (read_json(tmp_path / f"process_{process}.json") for process in (0, 1))
+    assert first["batch"] != second["batch"] and first["weights"] == second["weights"]
+
+
 def overlay_path(name):
     return CONFIGS.parents[2] / "configs" / "multi_gpu" / f"{name}.yaml"
 
@@ -197,7 +208,7 @@ def test_a_fine_tuning_that_lost_a_process_goes_on_from_its_state(settings, tmp_
 def test_processes_asked_to_stop_leave_together_and_end_with_the_same_adapter(settings, tmp_path):
     training, adapter, whole = begun_fine_tuning(settings, tmp_path)
     training.send_signal(signal.SIGTERM)
-    text, _ = training.communicate(timeout=120)
+    text, _ = training.communicate(timeout=30)  # what batch systems give
     assert (
         training.returncode != 0 and "Saving after this step" in text and "run the same command to go on" in text
     ), text
