@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import platform
 import tempfile
 from collections.abc import Iterator, Sequence
 from datetime import date
@@ -38,6 +37,7 @@ from monai_synth.data.phantom import PHANTOM_SETS, write_phantoms
 from monai_synth.networks import FeatureEncoder
 from monai_synth.networks.adapter_files import adapter_path
 from monai_synth.networks.base_models import resolve_base_model
+from monai_synth.utils.cores import processor_name
 
 PARTS = ("arithmetic", "fine_tuning", "generation", "same_kid", "batches", "memory", "reading", "profile")
 DRAWING = {"generation", "batches", "memory", "profile"}  # parts that draw with an adapter
@@ -52,9 +52,7 @@ WORKS_CLASSIFIERS = [  # timm's names; CLIP's towers for images
 
 def machine(device: torch.device) -> str:
     """Processor or GPU, threads, versions and the date."""
-    text = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    names = [line.split(":", 1)[1].strip() for line in text.splitlines() if line.startswith("model name")]
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else (names or [platform.processor()])[0]
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor_name()
     threads = f"{torch.get_num_threads()} threads of {os.cpu_count()} cores"
     return f"{name}, {threads}, torch {torch.__version__}, {date.today().isoformat()}"
 

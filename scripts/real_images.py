@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import subprocess
 import sys
 import time
@@ -19,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from monai_synth.report.study_files import rows_if_any
-from monai_synth.utils import write_text
+from monai_synth.utils import read_json, write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 BASE_ARM = "real + base without adapter"
@@ -60,21 +59,27 @@ def measure(
     return folder
 
 
+def interval(row: dict[str, str], prefix: str) -> str:
+    """A difference with its interval: of the arm, or ("chosen_") of what the validation images keep of it."""
+    difference, low, high = (float(row[prefix + key]) for key in ("difference", "low", "high"))
+    return f"{difference:+.3f} ({low:+.3f} to {high:+.3f})"
+
+
 def print_tables(folders: list[Path]) -> None:
     """Balanced accuracies with paired differences, and distances, of complete studies."""
-    print(f"\n{platform.machine()}, {time.strftime('%Y-%m-%d')}\n")
-    print("| set, shots | arm | draws | balanced accuracy | reference | difference (95 %) | p (Holm) | kept |")
-    print("|---|---|---|---|---|---|---|---|")
+    print("\n| set, shots | arm | draws | balanced accuracy | reference | difference (95 %) | p (Holm) | kept | as kept |")
+    print("|---|---|---|---|---|---|---|---|---|")
     for folder in folders:
         for row in rows_if_any(folder / "comparison.csv"):
-            numbers = {key: float(row[key]) for key in ("balanced_accuracy", "reference", "difference", "low", "high")}
+            numbers = {key: float(row[key]) for key in ("balanced_accuracy", "reference")}
             print(
                 f"| `{folder.name.replace('_shots', '`, ')} | {row['arm']} | {row['draws']} "
-                "| {balanced_accuracy:.3f} | {reference:.3f} | {difference:+.3f} ({low:+.3f} to {high:+.3f}) ".format(
-                    **numbers
-                )
-                + f"| {float(row['p_holm']):.3f} | {row['kept']} |"
+                f"| {numbers['balanced_accuracy']:.3f} | {numbers['reference']:.3f} | {interval(row, '')} "
+                f"| {float(row['p_holm']):.3f} | {row['kept']} | {interval(row, 'chosen_')} |"
             )
+    for folder in folders:
+        noted = read_json(folder / "run.json") if (folder / "run.json").is_file() else {}
+        print(f"\n{folder.name}: begun {noted['started'][:10]}, {noted['machine']['device']}" if noted else "")
     print("\n| set, shots | class | floor | KID x 1000 of the synthetic images | ceiling | drawn over ceiling |")
     print("|---|---|---|---|---|---|")
     for folder in folders:

@@ -1,7 +1,6 @@
 """The benchmark runs through on small numbers, and its random bases have the sizes of the published ones."""
 
 import json
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -289,30 +288,3 @@ def test_the_whole_job_loads_the_works_pipelines_and_no_other():
     rates = {"works": 1.0, "diffusers called plainly": 2.0, "ours": 10.0}
     rows = whole_job(100.0, 60.0, rates, steps=50, images=100, loading=20.0).splitlines()[4:]
     assert rows == ["| works | 100 | 120 | 1.00x |", "| ours | 60 | 10 | 3.14x |"]
-
-
-@pytest.mark.slow
-def test_the_whole_benchmark_runs():
-    small = "--threads 1 --repeats 1 --shots 4 --adapter_steps 2 --images_per_class 3 --checkpoints 1 2".split()
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / "benchmark.py"), *small], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    for words in (
-        "the works' way",
-        "50 steps of DDIM (PNDM does not know this base's noise schedule)",
-        "The works load their pipeline anew for each class",
-        "+ bfloat16",
-        "scan: files",
-        "Peak memory of drawing",
-        "KID x 1000",
-        "recall",
-        "The whole job",
-        "The works' way is nearest after",
-        "A step of train_diffusion.json's trainer",
-        "A batch",
-        "Images at once",
-        "torch.compile",
-        "inner blocks in every third",
-    ):
-        assert words in done.stdout

@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 import torch
 
-from ..utils.cores import usable_cores
+from ..utils.cores import processor_name, usable_cores
 
 logger = logging.getLogger(__name__)
 _on_gpu = False
@@ -75,8 +75,8 @@ def idle_cores(seconds: float = 0.3) -> int:
 
 
 def device_name() -> str:
-    """The name of the GPU, or of the processor's kind."""
-    return torch.cuda.get_device_name() if _on_gpu else platform.machine()
+    """The name of the GPU, or of the processor."""
+    return torch.cuda.get_device_name() if _on_gpu else processor_name()
 
 
 def machine() -> dict[str, Any]:

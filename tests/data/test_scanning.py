@@ -1,6 +1,9 @@
 import os
 import shutil
+import subprocess
+import sys
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -99,3 +102,27 @@ def test_unicode_spaces_and_nested_folders_are_read(image_folder):
     shutil.move(folder / "b" / "b_000.png", deep / "ü.png")
     records, names = scan(folder)
     assert names == ["b", "klasse ä"] and records[0]["image"].endswith("slide 1/ü.png")
+
+
+CHECKING = """
+import resource, sys
+from monai_synth.data import check
+findings = check(sys.argv[1], find_duplicates=False)
+assert not [finding for finding in findings if finding.level == "error"], findings[:3]
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.slow
+def test_checking_a_folder_holds_no_pixels(tmp_path):
+    rng, peaks = np.random.default_rng(0), []
+    for first, last in ((0, 400), (400, 4400)):
+        for number in range(first, last):
+            path = tmp_path / "images" / "ab"[number % 2] / f"{number:05d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(rng.integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(path, compress_level=0)
+        done = subprocess.run(
+            [sys.executable, "-c", CHECKING, str(tmp_path / "images")], capture_output=True, text=True, check=True
+        )
+        peaks.append(int(done.stdout) / 1024)
+    assert peaks[1] - peaks[0] < 24  # MiB for 4,000 files more; their pixels would be 47
