@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
         (90.0, [(10, 40.0), (20, 30.0)], "ours after 10.0 s (10 steps): 4.0x."),
         (90.0, [(10, 60.0), (20, 52.0)], "ours after 20.0 s (20 steps): 2.0x."),
         (90.0, [(10, 80.0), (20, 70.0)], "ours never is."),
-        (90.0, [(10, 52.0), (100, 30.0)], "it takes 100.0 s for 30.00 +- 5.00: 0.4x, 0.8x against their nearest."),
+        (90.0, [(10, 52.0), (200, 30.0)], "it takes 200.0 s for 30.00 +- 5.00: 0.2x, 0.4x against their nearest."),
         (54.0, [(10, 40.0)], "there is nothing to be reached"),
     ],
     ids=["sooner", "at the end of the interval", "never", "as shipped", "no room to fall"],
