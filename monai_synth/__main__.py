@@ -1,4 +1,6 @@
-"""Command line `python -m monai_synth`: `check`, `phantoms`, `tile`, `new_bundle`, `report`, `export`, `import`."""
+"""Command line `python -m monai_synth`: `check`, `phantoms`, `tile`, `crop`, `new_bundle`, `report`, `export`,
+`import`.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _add_check(commands)
     _add_phantoms(commands)
     _add_tile(commands)
+    _add_crop(commands)
     _add_new_bundle(commands)
     _add_report(commands)
     _add_export(commands)
@@ -36,7 +39,7 @@ def _add_check(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--skip_duplicates",
         action="store_true",
-        help="do not search for copies, which takes more than half an hour and several GB for 100,000 images",
+        help="do not search for copies, which takes more than half an hour for 100,000 images",
     )
     parser.add_argument("--pairs", help="path of a PNG that shows the pairs of images that may be copies, side by side")
     parser.set_defaults(run=_check)
@@ -116,6 +119,27 @@ def _tile(options: argparse.Namespace) -> int:
     counts = cut_tiles(options.source, options.output_dir, plan, options.backend)
     print(f"Wrote {options.output_dir}: {', '.join(f'{name} {count}' for name, count in counts.items())}.")
     print(f"Then: python -m monai_synth check {options.output_dir}")
+    return 0
+
+
+def _add_crop(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser("crop", help="cuts out the middle of every image, where cells fill a small part of it")
+    parser.add_argument("source", help="folder of class folders, CSV, or datalist JSON")
+    parser.add_argument("output_dir", help="is made; must not exist")
+    parser.add_argument("--share", type=float, required=True, help="of the shorter side that stays, such as 0.6")
+    parser.add_argument("--groups", help="pattern over the path whose first group names the patient or slide")
+    parser.add_argument("--unlabelled", action="store_true", help="a folder of images of unknown class, for inference")
+    parser.set_defaults(run=_crop)
+
+
+def _crop(options: argparse.Namespace) -> int:
+    from .data.cropping import crop_images
+
+    labelled = not options.unlabelled
+    count = crop_images(options.source, options.output_dir, options.share, options.groups, labelled)
+    print(f"Wrote the middle of {count} images to {options.output_dir}.")
+    if labelled:
+        print(f"Then: python -m monai_synth check {options.output_dir}")
     return 0
 
 
