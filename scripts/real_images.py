@@ -67,7 +67,9 @@ def interval(row: dict[str, str], prefix: str) -> str:
 
 def print_tables(folders: list[Path]) -> None:
     """Balanced accuracies with paired differences, and distances, of complete studies."""
-    print("\n| set, shots | arm | draws | balanced accuracy | reference | difference (95 %) | p (Holm) | kept | as kept |")
+    print(
+        "\n| set, shots | arm | draws | balanced accuracy | reference | difference (95 %) | p (Holm) | kept | as kept |"
+    )
     print("|---|---|---|---|---|---|---|---|---|")
     for folder in folders:
         for row in rows_if_any(folder / "comparison.csv"):
@@ -78,8 +80,12 @@ def print_tables(folders: list[Path]) -> None:
                 f"| {float(row['p_holm']):.3f} | {row['kept']} | {interval(row, 'chosen_')} |"
             )
     for folder in folders:
-        noted = read_json(folder / "run.json") if (folder / "run.json").is_file() else {}
-        print(f"\n{folder.name}: begun {noted['started'][:10]}, {noted['machine']['device']}" if noted else "")
+        if (folder / "run.json").is_file():
+            noted = read_json(folder / "run.json")
+            day = time.strftime("%Y-%m-%d", time.localtime(noted["began"]))
+            print(
+                f"\n{folder.name}: begun {day}, {noted['machine']['device']}, {noted['machine']['threads']} thread(s)"
+            )
     print("\n| set, shots | class | floor | KID x 1000 of the synthetic images | ceiling | drawn over ceiling |")
     print("|---|---|---|---|---|---|")
     for folder in folders:
