@@ -142,6 +142,8 @@ def run_parts(options: argparse.Namespace, folder: Path) -> Iterator[str]:
     images = write_phantoms(folder / "shots", CLASSES, options.shots, options.shots, min(size, 512), seed=1)
     paths = [(path, prompts[path.parent.name]) for path in sorted(images.rglob("*.png"))]
     few_step = options.few_step_adapter, options.few_step_scheduler
+    if options.shape and not options.few_step_adapter:
+        few_step = str(folder / "adapter"), few_step[1]  # random weights as well: what is drawn does not matter
     setting = Setting(base, folder / "adapter", prompts, size, device, folder / "drawn", *few_step)
     seconds: dict[str, float] = {}
     if "arithmetic" in options.parts:

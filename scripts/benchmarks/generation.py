@@ -174,16 +174,21 @@ class Ours:
 
 
 def ladder(setting: Setting, interval: tuple[float, float]) -> dict[str, Plain | Ours]:
-    """The ways of drawing, each with one lever more than the one before."""
+    """The ways of drawing, each with one lever more than the one before; on a GPU all are in half precision."""
     half: dict[str, Any] = {"interval": interval, "dtype": torch.bfloat16}
+    on_gpu = setting.device.type == "cuda"
+    first: dict[str, Any] = {"dtype": torch.bfloat16} if on_gpu else {}
+    note = ", bfloat16" if on_gpu else ""
     solver = "PNDM" if knows_pndm(setting.base) else "DDIM (PNDM does not know this base's noise schedule)"
     rungs: dict[str, Plain | Ours] = {
-        f"the works' way: 50 steps of {solver}, guidance throughout": Plain(setting),
+        f"the works' way: 50 steps of {solver}, guidance throughout{', float16' if on_gpu else ''}": Plain(setting),
         "diffusers called plainly, 20 DPM-Solver++ steps": Plain(setting, 20, "dpmsolver++"),
-        "adapter in the weights, writers beside the loop, 20 steps": Ours(setting, 20, "dpmsolver++_trailing"),
-        "+ noise levels as Karras et al. space them (our default steps)": Ours(setting, 20),
-        f"+ guidance between sigma {interval[0]:g} and {interval[1]:g}": Ours(setting, 20, interval=interval),
-        "+ bfloat16": Ours(setting, 20, **half),
+        f"adapter in the weights, writers beside the loop, 20 steps{note}": Ours(
+            setting, 20, "dpmsolver++_trailing", **first
+        ),
+        "+ noise levels as Karras et al. space them (our default steps)": Ours(setting, 20, **first),
+        f"+ guidance between sigma {interval[0]:g} and {interval[1]:g}": Ours(setting, 20, interval=interval, **first),
+        **({} if on_gpu else {"+ bfloat16": Ours(setting, 20, **half)}),
         "+ 15 steps": Ours(setting, 15, **half),
         "+ 12 steps": Ours(setting, 12, **half),
         "20 steps, inner blocks in every second": Ours(setting, 20, cache_interval=2, **half),

@@ -46,22 +46,22 @@ def build_clip() -> Any:
 
 def train_clip(work_dir: Path, steps: int, batch_size: int, device: torch.device) -> None:
     """Trains the pair: which caption goes with which image; images of one caption are right answers alike."""
-    phantoms = Phantoms(work_dir)
-    labels = torch.tensor([CLASS_NAMES.index(row["class_name"]) for row in phantoms.rows])
+    phantoms = Phantoms(work_dir, device)
+    labels = torch.tensor([CLASS_NAMES.index(row["class_name"]) for row in phantoms.rows], device=device)
     clip, tokenizer = build_clip().to(device), open_clip.get_tokenizer(NANO_CLIP)
     mean = torch.tensor(OPENAI_DATASET_MEAN, device=device).view(1, 3, 1, 1)
     std = torch.tensor(OPENAI_DATASET_STD, device=device).view(1, 3, 1, 1)
 
     def loss_of(step: int) -> dict[str, Tensor]:
-        rng, generator = np.random.default_rng([5, step]), torch.Generator().manual_seed(step)
+        rng, generator = np.random.default_rng([5, step]), torch.Generator(device).manual_seed(step)
         indices = rng.integers(len(phantoms), size=batch_size)
-        images = views(stains(phantoms.batch(indices), generator)[1], rng, generator).to(device)
+        images = views(stains(phantoms.batch(indices), generator)[1], rng, generator)
         texts = tokenizer([caption(phantoms.rows[index], rng) for index in indices]).to(device)
         with torch.autocast(device.type, torch.bfloat16):
             pictures = clip.encode_image((images - mean) / std, normalize=True).float()
             words = clip.encode_text(texts, normalize=True).float()
         scores = clip.logit_scale.exp().clamp(max=100.0) * pictures @ words.T
-        truth = labels[indices].to(device)
+        truth = labels[torch.from_numpy(indices).to(device)]
         same = (truth[:, None] == truth[None]).float()  # the class decides; what else a caption says is a hint
         target = 0.8 * same / same.sum(1, keepdim=True) + 0.2 * torch.eye(batch_size, device=device)
         loss = (F.cross_entropy(scores, target) + F.cross_entropy(scores.T, target)) / 2

@@ -54,8 +54,9 @@ def views(images: Tensor, rng: np.random.Generator, generator: torch.Generator) 
         coarse = int(rng.integers(48, IMAGE_SIZE))
         images = F.interpolate(images, (coarse, coarse), mode="bilinear", antialias=True, align_corners=False)
         images = F.interpolate(images, (IMAGE_SIZE, IMAGE_SIZE), mode="bilinear", align_corners=False)
-    noise = 0.04 * torch.rand(len(images), 1, 1, 1, generator=generator)
-    return (images + noise * torch.randn(images.shape, generator=generator)).clamp(0, 1)
+    source = {"generator": generator, "device": images.device}
+    noise = 0.04 * torch.rand(len(images), 1, 1, 1, **source)
+    return (images + noise * torch.randn(images.shape, **source)).clamp(0, 1)
 
 
 def stains(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -69,7 +70,7 @@ def stains(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """
     near = recolor(images, generator, spread=2.0)
     first, second = recolor(near, generator, spread=0.3), recolor(near, generator, spread=0.3)
-    half = torch.arange(len(images)).view(-1, 1, 1, 1) % 2 == 0
+    half = torch.arange(len(images), device=images.device).view(-1, 1, 1, 1) % 2 == 0
     return first, torch.where(half, second, recolor(images, generator, spread=2.0))
 
 
@@ -99,19 +100,19 @@ def contrast(a: Tensor, b: Tensor) -> Tensor:
 
 def train_encoder(work_dir: Path, steps: int, batch_size: int, device: torch.device) -> None:
     """Trains the encoder: the class of each phantom, which two views show the same one, and the colors of each view."""
-    phantoms = Phantoms(work_dir)
-    labels = torch.tensor([CLASS_NAMES.index(row["class_name"]) for row in phantoms.rows])
+    phantoms = Phantoms(work_dir, device)
+    labels = torch.tensor([CLASS_NAMES.index(row["class_name"]) for row in phantoms.rows], device=device)
     encoder = build_encoder().to(device)
     heads = build_heads(encoder.num_features).to(device)
     smooth = LabelSmoothingCrossEntropy(0.1)
 
     def loss_of(step: int) -> dict[str, Tensor]:
-        rng, generator = np.random.default_rng([3, step]), torch.Generator().manual_seed(step)
+        rng, generator = np.random.default_rng([3, step]), torch.Generator(device).manual_seed(step)
         indices = rng.integers(len(phantoms), size=batch_size)
-        images, truth = phantoms.batch(indices), labels[indices].to(device)
+        images, truth = phantoms.batch(indices), labels[torch.from_numpy(indices).to(device)]
         first, second = stains(images, generator)
         pair = torch.cat([views(first, rng, generator), views(second, rng, generator)])
-        histograms, pair = color_histograms(pair).to(device), pair.to(device)
+        histograms = color_histograms(pair)
         with torch.autocast(device.type, torch.bfloat16):
             features = encoder(pair * 2 - 1)
             said = heads["classes"](features).float()

@@ -33,8 +33,8 @@ class Schedule:
 
     def __init__(self, diffusion: LatentDiffusion) -> None:
         cumulative = diffusion.noise_scheduler.alphas_cumprod.double()
-        self.signal = cumulative.sqrt().float().view(-1, 1, 1, 1)
-        self.noise = (1 - cumulative).sqrt().float().view(-1, 1, 1, 1)
+        self.signal = cumulative.sqrt().float().view(-1, 1, 1, 1).to(diffusion.device)
+        self.noise = (1 - cumulative).sqrt().float().view(-1, 1, 1, 1).to(diffusion.device)
 
     def factors(self, times: Tensor, ends: Tensor) -> tuple[Tensor, Tensor]:
         """What a step multiplies the noisy latents and the velocity with."""
@@ -81,33 +81,34 @@ def train_few_step(work_dir: Path, base_model: str, steps: int, batch_size: int,
         Ren et al., "Hyper-SD: Trajectory Segmented Consistency Model for Efficient Image Synthesis", 2024, section 3.1.
         https://arxiv.org/abs/2404.13686
     """
-    phantoms, student = Phantoms(work_dir), build_student(base_model, device)
+    phantoms, student = Phantoms(work_dir, device), build_student(base_model, device)
     teacher = Denoiser(LatentDiffusion(base_model, device=device))
     diffusion, schedule = teacher.diffusion, Schedule(teacher.diffusion)
     segment = diffusion.noise_scheduler.config.num_train_timesteps // STEPS
     skip = segment // TEACHER_STEPS
 
     def loss_of(step: int) -> dict[str, Tensor]:
-        rng, generator = np.random.default_rng([6, step]), torch.Generator().manual_seed(step)
+        rng, generator = np.random.default_rng([6, step]), torch.Generator(device).manual_seed(step)
+        source = {"generator": generator, "device": device}
         indices = rng.integers(len(phantoms), size=batch_size)
         prompts = list(captions([phantoms.rows[index] for index in indices], np.zeros(batch_size, int), rng))
-        number = torch.randint(0, STEPS, (batch_size,), generator=generator)
-        within = torch.randint(1, TEACHER_STEPS + 1, (batch_size,), generator=generator)
+        number = torch.randint(0, STEPS, (batch_size,), **source)
+        within = torch.randint(1, TEACHER_STEPS + 1, (batch_size,), **source)
         times = number * segment + within * skip - 1
         earlier, ends = (times - skip).clamp(min=0), (number * segment - 1).clamp(min=0)
         with torch.no_grad(), torch.autocast(device.type, torch.bfloat16):
-            clean = diffusion.encode(phantoms.batch(indices).to(device))[0].float().cpu()
-            noisy = diffusion.add_noise(clean, torch.randn(clean.shape, generator=generator), times)
+            clean = diffusion.encode(phantoms.batch(indices))[0].float()
+            noisy = diffusion.add_noise(clean, torch.randn(clean.shape, **source), times)
             contexts = [diffusion.encode_prompts(texts) for texts in (prompts, [""] * batch_size)]
-            said, unasked = (teacher(noisy.to(device), times.to(device), context).cpu() for context in contexts)
+            said, unasked = (teacher(noisy, times, context).float() for context in contexts)
             guided = unasked + schedule.guidance(times) * (said - unasked)
             nearer = schedule.step(noisy, guided, times, earlier)
-            onward = student(nearer.to(device), earlier.to(device), contexts[0]).cpu()
+            onward = student(nearer, earlier, contexts[0]).float()
             arrived = torch.where((within == 1).view(-1, 1, 1, 1), nearer, schedule.step(nearer, onward, earlier, ends))
             target = schedule.velocity(noisy, arrived, times, ends)
         with torch.autocast(device.type, torch.bfloat16):
-            velocity = student(noisy.to(device), times.to(device), contexts[0])
-        return {"loss": F.mse_loss(velocity.cpu(), target)}
+            velocity = student(noisy, times, contexts[0])
+        return {"loss": F.mse_loss(velocity.float(), target)}
 
     train(work_dir, "few_step", {"student": student}, loss_of, steps, 3e-4, 0.99)
 

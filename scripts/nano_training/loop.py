@@ -35,7 +35,7 @@ def train(
     learning_rate: float,
     decay: float,
 ) -> None:
-    """The loop that all stages share: AdamW, clipping, moving average, checkpoints every 200 steps, a log every 50.
+    """The loop that all stages share: AdamW, clipping, moving average, ten checkpoints, a log every 50 steps.
 
     Args:
         work_dir: folder of checkpoint and log.
@@ -47,8 +47,9 @@ def train(
         decay: of the exponential moving average of the weights, which is what is exported of the denoiser.
     """
     parameters = trainable(modules)
-    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=1e-2, betas=(0.9, 0.99))
-    average = EMAModel(parameters, decay=decay, use_ema_warmup=True, power=0.75)
+    on_gpu = parameters[0].is_cuda
+    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=1e-2, betas=(0.9, 0.99), fused=on_gpu)
+    average = EMAModel(parameters, decay=decay, use_ema_warmup=True, power=0.75, foreach=on_gpu)
     path, first = work_dir / f"{stage}.safetensors", 0
     if path.exists():
         state = load_tensors(path)
@@ -57,28 +58,29 @@ def train(
             module.load_state_dict(state["modules"][name])
         optimizer.load_state_dict(state["optimizer"])
         average.load_state_dict(state["average"])
+        average.to(parameters[0].device)
     log_path = work_dir / f"log_{stage}.csv"
-    start, history = time.time(), []
+    start, history, every = time.time(), [], max(200, steps // 500 * 50)
     for step in tqdm(range(first, steps), initial=first, total=steps, desc=stage, mininterval=10):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * rate(step, steps)
         losses = loss_of(step)
         losses["loss"].backward()
         norm = torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        if not torch.isfinite(norm):
-            raise RuntimeError(f"The gradient of step {step} is not finite. {path} holds the last good state.")
         optimizer.step()
         optimizer.zero_grad()
         average.step(parameters)
-        history.append({name: float(value) for name, value in losses.items()})
-        if (step + 1) % 50 == 0:
-            means = {name: np.mean([row[name] for row in history]) for name in history[0]}
+        history.append({"norm": norm, **{name: value.detach() for name, value in losses.items()}})  # not waited for
+        if (step + 1) % 50 == 0 or step + 1 == steps:
+            means = {name: float(torch.stack([row[name] for row in history]).mean()) for name in history[0]}
             history = []
+            if not np.isfinite(means.pop("norm")):
+                raise RuntimeError(f"A gradient before step {step} is not finite. {path} holds the last good state.")
             with open(log_path, "a", newline="") as file:
                 csv.writer(file).writerow(
                     [step + 1, f"{time.time() - start:.0f}", *(f"{name}={value:.5f}" for name, value in means.items())]
                 )
-        if (step + 1) % 200 == 0 or step + 1 == steps:
+        if (step + 1) % every == 0 or step + 1 == steps:
             state = {
                 "step": step + 1,
                 "modules": {name: module.state_dict() for name, module in modules.items()},

@@ -52,22 +52,23 @@ class Phantoms:
 
     Args:
         work_dir: folder in which `draw_data` wrote.
+        device: that holds them: a GPU learns faster than images can be sent to it.
     """
 
-    def __init__(self, work_dir: Path) -> None:
+    def __init__(self, work_dir: Path, device: torch.device) -> None:
         self.shards = sorted(path.with_suffix(".npy") for path in (work_dir / "data").glob("shard_*.json"))
         if not self.shards:
             raise FileNotFoundError(f"There are no phantoms in {work_dir / 'data'}. Run the stage 'data' first.")
-        self.images = [np.load(path, mmap_mode="r") for path in self.shards]
+        self.images = torch.cat([torch.from_numpy(np.load(path)).to(device) for path in self.shards])
         self.rows = [row for path in self.shards for row in read_json(path.with_suffix(".json"))]
-        self.size = len(self.images[0])
+        self.size = len(self.rows) // len(self.shards)
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def batch(self, indices: np.ndarray) -> Tensor:
         """Images at the indices, shape (B, 3, H, W), float32 in [0, 1]."""
-        return torch.from_numpy(np.stack([self.images[i // self.size][i % self.size] for i in indices])).float() / 255
+        return self.images[torch.from_numpy(indices).to(self.images.device)].float() / 255
 
 
 def recolor(images: Tensor, generator: torch.Generator, spread: float = 1.0) -> Tensor:
@@ -78,13 +79,13 @@ def recolor(images: Tensor, generator: torch.Generator, spread: float = 1.0) -> 
         generator: source of the draw.
         spread: width of the draw.
     """
-    batch = images.shape[0]
+    batch, source = images.shape[0], {"generator": generator, "device": images.device}
     density = -torch.log(images.clamp(1 / 255, 1.0))
-    mix = torch.eye(3) + 0.12 * spread * torch.randn(batch, 3, 3, generator=generator)
-    scale = torch.exp(0.25 * spread * torch.randn(batch, 1, 1, 1, generator=generator))
-    shift = 0.06 * spread * torch.randn(batch, 3, 1, 1, generator=generator)
+    mix = torch.eye(3, device=images.device) + 0.12 * spread * torch.randn(batch, 3, 3, **source)
+    scale = torch.exp(0.25 * spread * torch.randn(batch, 1, 1, 1, **source))
+    shift = 0.06 * spread * torch.randn(batch, 3, 1, 1, **source)
     colored = torch.exp(-(torch.einsum("bij,bjhw->bihw", mix, density) * scale + shift)).clamp(0, 1)
-    saturation = torch.exp(0.35 * spread * torch.randn(batch, 1, 1, 1, generator=generator))
+    saturation = torch.exp(0.35 * spread * torch.randn(batch, 1, 1, 1, **source))
     grey = colored.mean(dim=1, keepdim=True)
     return (grey + saturation * (colored - grey)).clamp(0, 1)
 
@@ -92,13 +93,13 @@ def recolor(images: Tensor, generator: torch.Generator, spread: float = 1.0) -> 
 def crops(phantoms: Phantoms, rng: np.random.Generator, generator: torch.Generator, batch: int, size: int) -> Tensor:
     """Random windows of random phantoms, turned, flipped, zoomed and recolored, shape (B, 3, size, size)."""
     images = phantoms.batch(rng.integers(len(phantoms), size=batch))
-    side = int(rng.integers(size // 2, IMAGE_SIZE + 1)) if rng.random() < 0.5 else size
+    side = int(rng.integers(size // 2, IMAGE_SIZE + 1)) if rng.random() < 0.7 else size
     top, left = rng.integers(IMAGE_SIZE - side + 1, size=2)
     images = images[:, :, top : top + side, left : left + side]
     if side != size:
         images = F.interpolate(images, (size, size), mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
     images = torch.rot90(images, int(rng.integers(4)), (2, 3))
-    keep = torch.rand(batch, 1, 1, 1, generator=generator) < 0.3
+    keep = torch.rand(batch, 1, 1, 1, generator=generator, device=images.device) < 0.3
     return torch.where(keep, images, recolor(images, generator, spread=2.0))
 
 
@@ -109,8 +110,25 @@ def any_color(images: Tensor, generator: torch.Generator) -> Tensor:
         images: shape (B, 3, H, W), in [0, 1].
         generator: source of the draw.
     """
-    batch = images.shape[0]
-    mix = torch.softmax(2.0 * torch.randn(batch, 3, 3, generator=generator), dim=2)
-    gain = 0.4 + 0.6 * torch.rand(batch, 3, 1, 1, generator=generator)
-    offset = (1.0 - gain) * torch.rand(batch, 3, 1, 1, generator=generator)
+    batch, source = images.shape[0], {"generator": generator, "device": images.device}
+    mix = torch.softmax(2.0 * torch.randn(batch, 3, 3, **source), dim=2)
+    gain = 0.4 + 0.6 * torch.rand(batch, 3, 1, 1, **source)
+    offset = (1.0 - gain) * torch.rand(batch, 3, 1, 1, **source)
     return (torch.einsum("bij,bjhw->bihw", mix, images) * gain + offset).clamp(0, 1)
+
+
+def textured(images: Tensor, generator: torch.Generator) -> Tensor:
+    """The images under grain of three sizes, mostly grey: tissue has more detail than its phantoms do.
+
+    Args:
+        images: shape (B, 3, H, W), in [0, 1]; H and W divide by 4.
+        generator: source of the draw.
+    """
+    (batch, _, height, width), source = images.shape, {"generator": generator, "device": images.device}
+    tint = torch.ones(3, device=images.device).view(1, 3, 1, 1)
+    for size in (1, 2, 4):
+        amplitude = 0.12 * torch.rand(batch, 1, 1, 1, **source).square()
+        grain = torch.randn(batch, 1, height // size, width // size, **source)
+        grain = F.interpolate(grain, (height, width), mode="bicubic", align_corners=False)
+        images = images + amplitude * (tint + 0.3 * torch.randn(batch, 3, 1, 1, **source)) * grain
+    return images.clamp(0, 1)
