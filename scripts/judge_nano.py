@@ -3,7 +3,8 @@
     python scripts/judge_nano.py my_data/wbc_pbc my_data/colon_lc25000
 
 The first table is the balanced accuracy of 5 nearest neighbors in 5 folds with whole groups, by features of the nano
-encoder and by color histograms (8 x 8 x 8 bins, square roots), and that of the nano CLIP asked which class's prompt
+encoder, by those of its network without the colors beside them and by color histograms alone (8 x 8 x 8 bins, square
+roots), and that of the nano CLIP asked which class's prompt
 fits best. The second is how well the autoencoder keeps the images, beside the best linear code of as many numbers that
 was fitted to these very images. The beginning of a folder's name is its bundle's. `--parts autoencoder` prints that
 alone.
@@ -26,6 +27,7 @@ from torch.nn import PixelShuffle, PixelUnshuffle
 from monai_synth.data import prompts_of, scan
 from monai_synth.networks import FeatureEncoder, LatentDiffusion, zero_shot_clip
 from monai_synth.networks.checkpoints import NANO_CLIP
+from monai_synth.networks.feature_encoder import ColorHistogram
 from monai_synth.transforms import LoadTile, ResizeCrop
 from monai_synth.utils import read_json
 
@@ -38,13 +40,6 @@ def read(paths: list[str]) -> torch.Tensor:
     """Images of shape (N, 3, 128, 128), in [0, 1]."""
     load, resize = LoadTile(), ResizeCrop(SIDE)
     return torch.stack([resize(load(path)) for path in paths])
-
-
-def color_histograms(images: torch.Tensor) -> np.ndarray:
-    """Square roots of the shares of 512 colors, shape (N, 512)."""
-    bins = (images * 7.999).long()
-    codes = (bins[:, 0] * 64 + bins[:, 1] * 8 + bins[:, 2]).flatten(1)
-    return np.sqrt([torch.bincount(code, minlength=512).numpy() / code.numel() for code in codes])
 
 
 def nearest_accuracy(features: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> float:
@@ -92,8 +87,10 @@ def main() -> None:
     folders = options.folders
     encoder, diffusion, kept = FeatureEncoder("nano"), LatentDiffusion("nano"), []
     if "features" in options.parts:
-        print("| folder | images, classes | nano encoder | color histograms | nano CLIP, zero-shot | chance |")
-        print("|---|---|---|---|---|---|")
+        print(
+            "| folder | images, classes | nano encoder | its network alone | color histograms | nano CLIP, zero-shot | chance |"
+        )
+        print("|---|---|---|---|---|---|---|")
     for folder in folders:
         records, names = scan(folder)
         images = read([record["image"] for record in records])
@@ -101,10 +98,13 @@ def main() -> None:
         groups = np.array([record["group"] for record in records])
         if "features" in options.parts:
             features = torch.cat([encoder(part) for part in images.split(32)]).numpy()
-            ours, colors = (nearest_accuracy(x, labels, groups) for x in (features, color_histograms(images)))
+            alone = features[:, : encoder.network.num_features]
+            histograms = ColorHistogram(8, 1.0)(images).numpy()
+            ours, network, colors = (nearest_accuracy(x, labels, groups) for x in (features, alone, histograms))
             asked = zero_shot_accuracy(images, labels, names, folder.name.split("_")[0])
             print(
-                f"| `{folder.name}` | {len(records)}, {len(names)} | {ours:.3f} | {colors:.3f} | {asked:.3f} "
+                f"| `{folder.name}` | {len(records)}, {len(names)} | {ours:.3f} | {network:.3f} "
+                f"| {colors:.3f} | {asked:.3f} "
                 f"| {1 / len(names):.3f} |",
                 flush=True,
             )

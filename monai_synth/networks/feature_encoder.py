@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.261302
 class FeatureEncoder(nn.Module):
     """A frozen network that gives features of images in [0, 1], sized and normalized as the network was trained.
 
-    Features of different encoders must never be compared; `fingerprint` tells them apart.
+    Features of different encoders must never be compared; `fingerprint` tells them apart. Where the folder's
+    config.json says so, as the embedded encoder's does, the colors of the image are beside them (`ColorHistogram`).
 
     Args:
         name: "nano" for the embedded encoder, or a folder in timm's `local-dir:` format (config.json and
@@ -39,6 +41,8 @@ class FeatureEncoder(nn.Module):
         self.name = name if name in EMBEDDED else weights.parent.resolve().name
         self.fingerprint = encoder_fingerprint(name)
         self.network, self.size, mean, std = READERS[encoder_format(weights.parent)](weights.parent)
+        colors = color_settings(weights.parent)
+        self.colors = ColorHistogram(**colors) if colors else None
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
         self.mean: Tensor
@@ -53,7 +57,51 @@ class FeatureEncoder(nn.Module):
         """Features of shape (B, D) for images of shape (B, 3, H, W) in [0, 1]."""
         if x.shape[-2:] != (self.size, self.size):
             x = F.interpolate(x, (self.size, self.size), mode="bicubic", antialias=True, align_corners=False)
-        return self.network((x.clamp(0, 1) - self.mean) / self.std).float()
+        x = x.clamp(0, 1)
+        features = self.network((x - self.mean) / self.std).float()
+        return features if self.colors is None else self.colors.beside(features, x)
+
+
+class ColorHistogram(nn.Module):
+    """How much of an image has which color.
+
+    A small network that was trained to see through stains forgets what a stain says; beside its features colors say it.
+
+    Args:
+        steps: of each channel.
+        weight: of the colors beside a network's features.
+    """
+
+    def __init__(self, steps: int, weight: float) -> None:
+        super().__init__()
+        self.steps, self.weight = steps, weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Square roots of the shares, shape (B, steps^3) and length 1, of images of shape (B, 3, H, W) in [0, 1]."""
+        red, green, blue = (x * self.steps).long().clamp(max=self.steps - 1).flatten(2).unbind(1)
+        codes, size = (red * self.steps + green) * self.steps + blue, self.steps**3
+        images = torch.arange(len(x), device=x.device).view(-1, 1) * size
+        counts = torch.bincount((codes + images).flatten(), minlength=len(x) * size)
+        return (counts.view(len(x), size) / codes.shape[1]).sqrt()
+
+    def beside(self, features: Tensor, x: Tensor) -> Tensor:
+        """Features of length 1 with the colors beside them, scaled so that the mean square of an entry is 1.
+
+        Args:
+            features: of a network, shape (B, D).
+            x: the images, shape (B, 3, H, W), in [0, 1].
+
+        Returns:
+            Shape (B, D + steps^3).
+        """
+        both = torch.cat([F.normalize(features), self.weight * self(x)], dim=1)
+        return both * (both.shape[1] / (1 + self.weight**2)) ** 0.5
+
+
+def color_settings(folder: Path) -> dict[str, Any] | None:
+    """The arguments of an encoder's `ColorHistogram`, as its folder's config.json says; None where it has none."""
+    config = folder / "config.json"
+    return read_json(config).get("color_histogram") if config.is_file() else None
 
 
 def encoder_weights(name: str) -> Path:
@@ -95,8 +143,11 @@ def encoder_format(folder: Path) -> str:
 
 
 def encoder_fingerprint(name: str) -> str:
-    """What tells an encoder from every other one: a SHA-256 over its weights, 64 hexadecimal digits."""
-    return hashlib.sha256(sha256_of(encoder_weights(name)).encode()).hexdigest()
+    """What tells an encoder from every other one: a SHA-256 over its weights and colors, 64 hexadecimal digits."""
+    weights = encoder_weights(name)
+    colors = color_settings(weights.parent)
+    text = sha256_of(weights) + (json.dumps(colors, sort_keys=True) if colors else "")
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _timm(folder: Path) -> tuple[Any, int, Any, Any]:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from timm.loss import LabelSmoothingCrossEntropy
 from torch import Tensor, nn
 
+from monai_synth.networks.feature_encoder import ColorHistogram
 from monai_synth.utils.io import write_json
 from monai_synth.utils.tensors import save_safetensors
 
@@ -21,7 +22,8 @@ from .phantoms import CLASS_NAMES, IMAGE_SIZE, Phantoms, recolor
 logger = logging.getLogger(__name__)
 ARCHITECTURE = "regnetx_002"
 TEMPERATURE = 0.2
-COLORS = 4  # steps of each channel in the color histograms
+COLORS = 4  # steps of each channel in the color histograms that it learns to tell
+BESIDE = {"steps": 8, "weight": 2.0}  # the histogram that stands beside its features
 
 
 def build_encoder() -> nn.Module:
@@ -74,18 +76,6 @@ def stains(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     return first, torch.where(half, second, recolor(images, generator, spread=2.0))
 
 
-def color_histograms(images: Tensor) -> Tensor:
-    """Square roots of the shares of 64 colors, shape (B, 64), of length 1.
-
-    Args:
-        images: shape (B, 3, H, W), in [0, 1].
-    """
-    steps = (images * COLORS).long().clamp(max=COLORS - 1)
-    codes = (steps[:, 0] * COLORS + steps[:, 1]) * COLORS + steps[:, 2]
-    counts = torch.stack([torch.bincount(code.flatten(), minlength=COLORS**3) for code in codes])
-    return (counts / codes[0].numel()).sqrt()
-
-
 def contrast(a: Tensor, b: Tensor) -> Tensor:
     """The NT-Xent loss of two views of the same images, features of shape (B, D) each.
 
@@ -112,7 +102,7 @@ def train_encoder(work_dir: Path, steps: int, batch_size: int, device: torch.dev
         images, truth = phantoms.batch(indices), labels[torch.from_numpy(indices).to(device)]
         first, second = stains(images, generator)
         pair = torch.cat([views(first, rng, generator), views(second, rng, generator)])
-        histograms = color_histograms(pair)
+        histograms = ColorHistogram(COLORS, 1.0)(pair)
         with torch.autocast(device.type, torch.bfloat16):
             features = encoder(pair * 2 - 1)
             said = heads["classes"](features).float()
@@ -149,6 +139,7 @@ def export_encoder(work_dir: Path, output_dir: Path) -> None:
             "first_conv": encoder.pretrained_cfg["first_conv"],
             "license": "apache-2.0",
         },
+        "color_histogram": BESIDE,
     }
     write_json(output_dir / "config.json", config)
     logger.info("Wrote the nano encoder to %s.", output_dir)

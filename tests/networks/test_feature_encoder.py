@@ -1,3 +1,6 @@
+import shutil
+
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -16,7 +19,9 @@ from transformers import (
 )
 
 from monai_synth.networks import FeatureEncoder
-from monai_synth.utils import write_json
+from monai_synth.networks.checkpoints import EMBEDDED
+from monai_synth.networks.feature_encoder import ColorHistogram
+from monai_synth.utils import read_json, write_json
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 32, "patch_size": 8}
 KINDS = {
@@ -76,3 +81,34 @@ def test_a_language_model_is_refused(tmp_path):
     write_json(tmp_path / "preprocessor_config.json", {"size": 32, **COLORS})
     with pytest.raises(ValueError, match="is a bert, which is no vision transformer"):
         FeatureEncoder(str(tmp_path))
+
+
+def test_color_histograms_are_numpys():
+    images = torch.rand(3, 3, 20, 24, generator=torch.Generator().manual_seed(0))
+    images[0, :, :4], images[1, 0] = 1.0, 0.0
+    found = ColorHistogram(5, 1.0)(images)
+    for image, own in zip(images.flatten(2).numpy(), found):
+        counts, _ = np.histogramdd(image.T, bins=5, range=[(0, 1)] * 3)
+        np.testing.assert_allclose(own, np.sqrt(counts.flatten() / 480), rtol=1e-6)
+
+
+def test_colors_stand_beside_the_features_where_the_config_says_so(tmp_path):
+    shutil.copytree(EMBEDDED["nano"], tmp_path / "plain")
+    config = read_json(tmp_path / "plain" / "config.json")
+    settings = config.pop("color_histogram")
+    write_json(tmp_path / "plain" / "config.json", config)
+    both, plain = FeatureEncoder("nano"), FeatureEncoder(str(tmp_path / "plain"))
+    assert both.fingerprint != plain.fingerprint
+    images = torch.rand(4, 3, 128, 128, generator=torch.Generator().manual_seed(0)).pow(
+        torch.tensor([1, 2, 3]).view(3, 1, 1)
+    )
+    features, network = both(images), plain(images)
+    width = network.shape[1]
+    colors = torch.nn.functional.normalize(features[:, width:])
+    torch.testing.assert_close(colors, ColorHistogram(settings["steps"], 1.0)(images))
+    torch.testing.assert_close(
+        features[:, :width] / features[:, :width].norm(dim=1, keepdim=True), torch.nn.functional.normalize(network)
+    )
+    ratio = features[:, width:].norm(dim=1) / features[:, :width].norm(dim=1)
+    torch.testing.assert_close(ratio, torch.full((4,), settings["weight"]))
+    torch.testing.assert_close(features.square().mean(dim=1), torch.ones(4))
