@@ -87,9 +87,8 @@ def main() -> None:
     folders = options.folders
     encoder, diffusion, kept = FeatureEncoder("nano"), LatentDiffusion("nano"), []
     if "features" in options.parts:
-        print(
-            "| folder | images, classes | nano encoder | its network alone | color histograms | nano CLIP, zero-shot | chance |"
-        )
+        columns = "folder | images, classes | nano encoder | its network alone | color histograms"
+        print(f"| {columns} | nano CLIP, zero-shot | chance |")
         print("|---|---|---|---|---|---|---|")
     for folder in folders:
         records, names = scan(folder)

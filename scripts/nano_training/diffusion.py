@@ -22,17 +22,17 @@ from monai_synth.utils.io import read_json, write_json, write_text
 from monai_synth.utils.tensors import load_tensors, save_tensors
 
 from .loop import train, trained
-from .phantoms import IMAGE_SIZE, Phantoms, any_color, crops, recolor, textured
+from .phantoms import IMAGE_SIZE, Phantoms, any_color, crops, read_rows, recolor
 
 logger = logging.getLogger(__name__)
 ATTRIBUTES = ("strength", "hue", "background", "magnification")
-LATENT_CHANNELS = 32
-NUM_VIEWS = 2  # latents of every phantom: upright, then turned and recolored ones
+LATENT_CHANNELS = 8
+NUM_VIEWS = 1  # latents of every phantom: upright, then turned and recolored ones
 TEXT_WIDTH = 96
 
 
 def build_autoencoder() -> AutoencoderKL:
-    """An autoencoder from (3, 128, 128) pixels to (32, 16, 16) latents."""
+    """An autoencoder from (3, 128, 128) pixels to (8, 16, 16) latents."""
     return AutoencoderKL(
         sample_size=IMAGE_SIZE,
         block_out_channels=(32, 64, 96, 128),
@@ -46,7 +46,7 @@ def build_autoencoder() -> AutoencoderKL:
 
 
 def build_unet() -> UNet2DConditionModel:
-    """A denoiser of (32, 16, 16) latents, conditioned by (77, 96) text features."""
+    """A denoiser of (8, 16, 16) latents, conditioned by (77, 96) text features."""
     return UNet2DConditionModel(
         sample_size=IMAGE_SIZE // 8,
         in_channels=LATENT_CHANNELS,
@@ -107,47 +107,63 @@ def detail_loss(images: Tensor, target: Tensor) -> Tensor:
     return loss
 
 
-def trained_autoencoder(work_dir: Path) -> torch.nn.Module:
-    """The autoencoder at the end of its schedule, which is better than the average that lags behind it."""
-    return trained(work_dir, "vae", {"vae": build_autoencoder()}, average=False)["vae"]
+def trained_autoencoder(work_dir: Path, stage: str = "vae") -> torch.nn.Module:
+    """The autoencoder at the end of a stage's schedule, which is better than the average that lags behind it."""
+    return trained(work_dir, stage, {"vae": build_autoencoder()}, average=False)["vae"]
 
 
-def train_autoencoder(work_dir: Path, steps: int, batch_size: int, device: torch.device) -> None:
-    """Trains the autoencoder on windows of 64 pixels; it has no attention, so any size works afterwards.
-
-    Phantoms are smooth, and pink, purple and blue; one that has seen little else makes real tissue softer and a grey or
-    greenish smear lavender. So a quarter of the windows has grain, and a third any color. Latents of half the size are
-    held to decode to half the image, which keeps noise out of them and makes them easier to learn for the denoiser.
-
-    Reference:
-        Kouzelis et al., "EQ-VAE: Equivariance Regularized Latent Space for Improved Generative Image Modeling", 2025.
-        https://arxiv.org/abs/2502.09509
-    """
+def train_autoencoder(work_dir: Path, steps: int, device: torch.device) -> None:
+    """Trains the autoencoder on windows of 64 pixels; it has no attention, so any size works afterwards."""
     phantoms = Phantoms(work_dir, device)
-    autoencoder = build_autoencoder().to(device, memory_format=torch.channels_last)
-    colored, grainy = batch_size // 3, batch_size // 4
+    autoencoder = build_autoencoder().to(device)
 
     def loss_of(step: int) -> dict[str, Tensor]:
         rng, generator = np.random.default_rng([1, step]), torch.Generator(device).manual_seed(step)
-        images = crops(phantoms, rng, generator, batch=batch_size, size=64)
-        images[:colored] = any_color(images[:colored], generator)
-        images[-grainy:] = textured(images[-grainy:], generator)
-        images = images * 2 - 1
+        images = crops(phantoms, rng, generator, batch=32, size=64) * 2 - 1
         with torch.autocast(device.type, torch.bfloat16):
             posterior = autoencoder.encode(images).latent_dist
-            latents = posterior.sample(generator)
-            output = autoencoder.decode(latents).sample.float()
-            smaller = autoencoder.decode(F.avg_pool2d(latents, 2)).sample.float()
-        detail, halved = detail_loss(output, images), detail_loss(smaller, F.avg_pool2d(images, 2))
-        color = F.l1_loss(F.avg_pool2d(output, 8), F.avg_pool2d(images, 8))
+            output = autoencoder.decode(posterior.sample(generator)).sample.float()
+        detail = detail_loss(output, images)
         divergence = posterior.kl().float().mean() / posterior.mean[0].numel()
         return {
-            "loss": detail + color + 0.1 * halved + 1e-4 * divergence,
-            **{"detail": detail, "color": color, "halved": halved, "kl": divergence},
+            "loss": detail + 1e-4 * divergence,
+            "detail": detail,
+            "kl": divergence,
             "mse": F.mse_loss(output, images),
         }
 
     train(work_dir, "vae", {"vae": autoencoder}, loss_of, steps, 6e-4, 0.998)
+
+
+def train_gamut(work_dir: Path, steps: int, device: torch.device) -> None:
+    """Teaches the autoencoder all colors, while the latents of phantoms stay where the denoiser knows them.
+
+    Phantoms are pink, purple and blue, and an autoencoder that has seen little else makes a grey or greenish smear
+    lavender.
+    """
+    phantoms, before = Phantoms(work_dir, device), trained_autoencoder(work_dir).to(device)
+    autoencoder = build_autoencoder().to(device)
+    autoencoder.load_state_dict(before.state_dict())
+
+    def loss_of(step: int) -> dict[str, Tensor]:
+        rng, generator = np.random.default_rng([5, step]), torch.Generator(device).manual_seed(step)
+        images = crops(phantoms, rng, generator, batch=24, size=64)
+        images[8:] = any_color(images[8:], generator)
+        upright = phantoms.batch(rng.integers(len(phantoms), size=6)) * 2 - 1
+        images = images * 2 - 1
+        with torch.autocast(device.type, torch.bfloat16):
+            posterior = autoencoder.encode(images).latent_dist
+            output = autoencoder.decode(posterior.sample(generator)).sample.float()
+            moved = autoencoder.encode(upright).latent_dist.mean.float()
+            with torch.no_grad():
+                known = before.encode(upright).latent_dist.mean.float()
+        detail, anchor = detail_loss(output, images), F.mse_loss(moved, known) / known.var()
+        color = F.l1_loss(F.avg_pool2d(output, 8), F.avg_pool2d(images, 8))
+        divergence = posterior.kl().float().mean() / posterior.mean[0].numel()
+        loss = detail + color + 2.0 * anchor + 1e-4 * divergence
+        return {"loss": loss, "detail": detail, "color": color, "anchor": anchor, "mse": F.mse_loss(output, images)}
+
+    train(work_dir, "gamut", {"vae": autoencoder}, loss_of, steps, 4e-4, 0.998)
 
 
 @torch.no_grad()
@@ -177,7 +193,7 @@ def encode_latents(work_dir: Path, device: torch.device) -> None:
 
 
 def read_latents(work_dir: Path) -> Tensor:
-    """Latents of all phantoms in V views, shape (N, V, 32, 16, 16), half precision."""
+    """Latents of all phantoms in V views, shape (N, V, 8, 16, 16), half precision."""
     return torch.cat([load_tensors(path)["means"] for path in sorted((work_dir / "latents").glob("*.safetensors"))])
 
 
@@ -203,12 +219,11 @@ def captions(rows: list[dict[str, str]], views: np.ndarray, rng: np.random.Gener
 
 def train_denoiser(work_dir: Path, steps: int, batch_size: int, device: torch.device) -> None:
     """Trains the denoiser and the text encoder on cached latents, v-prediction, all timesteps alike."""
-    rows, latents = Phantoms(work_dir, torch.device("cpu")).rows, read_latents(work_dir).to(device)
+    rows, latents = read_rows(work_dir), read_latents(work_dir).to(device)
     scale = 1.0 / latents[:, 0].float().std()
     write_json(work_dir / "scaling.json", {"scaling_factor": float(scale)})
     tokenizer, scheduler, seen = clip_tokenizer(), build_scheduler(), {}
-    unet = build_unet().to(device, memory_format=torch.channels_last)
-    text = build_text_encoder(len(tokenizer)).to(device)
+    unet, text = build_unet().to(device), build_text_encoder(len(tokenizer)).to(device)
 
     def ids_of(caption: str) -> Tensor:
         if caption not in seen:
@@ -229,14 +244,14 @@ def train_denoiser(work_dir: Path, steps: int, batch_size: int, device: torch.de
             output = unet(noisy, timesteps, context).sample.float()
         return {"loss": F.mse_loss(output, target)}
 
-    train(work_dir, "unet", {"unet": unet, "text": text}, loss_of, steps, 5e-4 * (batch_size / 32) ** 0.25, 0.9995)
+    train(work_dir, "unet", {"unet": unet, "text": text}, loss_of, steps, 5e-4, 0.9995)
 
 
 def export(work_dir: Path, output_dir: Path) -> None:
     """Writes the averaged weights as a complete Stable Diffusion pipeline in half-precision safetensors."""
     tokenizer = clip_tokenizer()
     parts = {"unet": build_unet(), "text": build_text_encoder(len(tokenizer))}
-    modules, autoencoder = trained(work_dir, "unet", parts, average=True), trained_autoencoder(work_dir)
+    modules, autoencoder = trained(work_dir, "unet", parts, average=True), trained_autoencoder(work_dir, "gamut")
     autoencoder.register_to_config(scaling_factor=read_json(work_dir / "scaling.json")["scaling_factor"])
     pipeline = StableDiffusionPipeline(
         vae=autoencoder,

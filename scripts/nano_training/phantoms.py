@@ -47,6 +47,23 @@ def draw_data(work_dir: Path, num_shards: int, count: int, workers: int) -> None
         list(tqdm(pool.map(draw_shard, jobs), total=len(jobs), desc="phantom shards"))
 
 
+def complete_shards(work_dir: Path) -> list[Path]:
+    """The shards that are drawn to their end.
+
+    Raises:
+        FileNotFoundError: when there is none.
+    """
+    shards = sorted(path.with_suffix(".npy") for path in (work_dir / "data").glob("shard_*.json"))
+    if not shards:
+        raise FileNotFoundError(f"There are no phantoms in {work_dir / 'data'}. Run the stage 'data' first.")
+    return shards
+
+
+def read_rows(work_dir: Path) -> list[dict[str, str]]:
+    """Class and attributes of every phantom, in the order of the shards."""
+    return [row for path in complete_shards(work_dir) for row in read_json(path.with_suffix(".json"))]
+
+
 class Phantoms:
     """All shards that are complete, as one array of images with their attributes.
 
@@ -56,11 +73,8 @@ class Phantoms:
     """
 
     def __init__(self, work_dir: Path, device: torch.device) -> None:
-        self.shards = sorted(path.with_suffix(".npy") for path in (work_dir / "data").glob("shard_*.json"))
-        if not self.shards:
-            raise FileNotFoundError(f"There are no phantoms in {work_dir / 'data'}. Run the stage 'data' first.")
+        self.shards, self.rows = complete_shards(work_dir), read_rows(work_dir)
         self.images = torch.cat([torch.from_numpy(np.load(path)).to(device) for path in self.shards])
-        self.rows = [row for path in self.shards for row in read_json(path.with_suffix(".json"))]
         self.size = len(self.rows) // len(self.shards)
 
     def __len__(self) -> int:
@@ -93,7 +107,7 @@ def recolor(images: Tensor, generator: torch.Generator, spread: float = 1.0) -> 
 def crops(phantoms: Phantoms, rng: np.random.Generator, generator: torch.Generator, batch: int, size: int) -> Tensor:
     """Random windows of random phantoms, turned, flipped, zoomed and recolored, shape (B, 3, size, size)."""
     images = phantoms.batch(rng.integers(len(phantoms), size=batch))
-    side = int(rng.integers(size // 2, IMAGE_SIZE + 1)) if rng.random() < 0.7 else size
+    side = int(rng.integers(size // 2, IMAGE_SIZE + 1)) if rng.random() < 0.5 else size
     top, left = rng.integers(IMAGE_SIZE - side + 1, size=2)
     images = images[:, :, top : top + side, left : left + side]
     if side != size:
@@ -115,20 +129,3 @@ def any_color(images: Tensor, generator: torch.Generator) -> Tensor:
     gain = 0.4 + 0.6 * torch.rand(batch, 3, 1, 1, **source)
     offset = (1.0 - gain) * torch.rand(batch, 3, 1, 1, **source)
     return (torch.einsum("bij,bjhw->bihw", mix, images) * gain + offset).clamp(0, 1)
-
-
-def textured(images: Tensor, generator: torch.Generator) -> Tensor:
-    """The images under grain of three sizes, mostly grey: tissue has more detail than its phantoms do.
-
-    Args:
-        images: shape (B, 3, H, W), in [0, 1]; H and W divide by 4.
-        generator: source of the draw.
-    """
-    (batch, _, height, width), source = images.shape, {"generator": generator, "device": images.device}
-    tint = torch.ones(3, device=images.device).view(1, 3, 1, 1)
-    for size in (1, 2, 4):
-        amplitude = 0.12 * torch.rand(batch, 1, 1, 1, **source).square()
-        grain = torch.randn(batch, 1, height // size, width // size, **source)
-        grain = F.interpolate(grain, (height, width), mode="bicubic", align_corners=False)
-        images = images + amplitude * (tint + 0.3 * torch.randn(batch, 3, 1, 1, **source)) * grain
-    return images.clamp(0, 1)
