@@ -18,6 +18,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from ..data.records import class_names_of, load_datalist, select
 from ..handlers.progress import without_progress
+from ..networks.feature_encoder import encoder_fingerprint
 from ..report.figures import draw_real_and_synthetic
 from ..report.page import write_report
 from ..report.study import NUMBERS, VALIDATION
@@ -137,6 +138,19 @@ def study() -> Path:
     return folder / "results.csv"
 
 
+def is_up_to_date(quality: Mapping[str, Any], parser: ConfigParser) -> bool:
+    """Whether a pool was judged by the encoder of today, and all of its images.
+
+    Args:
+        quality: content of its quality.json.
+        parser: of its assess.json.
+    """
+    drawn = load_datalist(Path(parser.get_parsed_content("synthetic_dir")) / "datalist.json")
+    judged = sum(numbers["num_synthetic"] for numbers in quality["classes"].values())
+    own = encoder_fingerprint(parser.get_parsed_content("encoder"))
+    return bool(quality["encoder"]["fingerprint"] == own and judged == len(drawn))
+
+
 class _Runs:
     """The runs of a study as nested workflows; what several of them share is made once."""
 
@@ -240,7 +254,7 @@ class _Runs:
             workflow = nested_workflow(self.workflow, ["assess"], **{**own, **folders})
             workflow.parser.parse(reset=True)
             found = Path(workflow.parser.get_parsed_content("assess_dir")) / "quality.json"
-            if not found.is_file():
+            if not found.is_file() or not is_up_to_date(read_json(found), workflow.parser):
                 execute(workflow)
                 release_folder(self.folder / pool)
             settings = {key: value for key, value in cell.settings.items() if key in self.generator_keys}

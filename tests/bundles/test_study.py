@@ -126,16 +126,12 @@ def test_a_study_judges_on_another_data_set_and_its_images_too(settings, image_f
     folder = Path(settings["output_dir"])
     other = image_folder({"B": 6, "M": 6, "extra": 3}, size=40, name="other")
     names = {"B": "benign", "M": "malignant"}
-    run(
-        "study",
-        settings,
-        external_dir=str(other),
-        external_class_map=names,
-        grid={"seed": [0, 1], "shots": [3, 4], "classifier": ["test_resnet"]},
-        images_per_class=4,
-        judge_images=True,
-        encoder=str(encoder),
-    )
+    given = {
+        **{"external_dir": str(other), "external_class_map": names, "images_per_class": 4},
+        **{"judge_images": True, "encoder": str(encoder)},
+        "grid": {"seed": [0, 1], "shots": [3, 4], "classifier": ["test_resnet"]},
+    }
+    run("study", settings, **given)
     rows = rows_of(folder)
     assert {row["external_num_images"] for row in rows} == {"12"} and {row["num_images"] for row in rows} == {"8"}
     predictions = rows_of(folder / rows[0]["folder"] / "evaluation_external", "predictions.csv")
@@ -159,3 +155,10 @@ def test_a_study_judges_on_another_data_set_and_its_images_too(settings, image_f
     quality = read_json(folder / distances[0]["pool"] / "assess" / "quality.json")["classes"]
     assert float(distances[0]["kid"]) == pytest.approx(quality[distances[0]["class_name"]]["kid"])
     assert (folder / "distance_per_class.png").is_file()
+    judged = {path: read_json(path) for path in sorted(folder.glob("*/assess/quality.json"))}
+    first, second, *others = judged
+    changed = [judged[first] | {"encoder": {"name": "older", "fingerprint": "0"}}, {**judged[second], "marked": 1}]
+    for path, content in zip((first, second), changed):
+        write_json(path, content)
+    run("study", settings, **given)  # judges anew what another version of the encoder has judged, and nothing else
+    assert read_json(first) == judged[first] and read_json(second)["marked"] == 1
