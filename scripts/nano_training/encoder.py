@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 ARCHITECTURE = "regnetx_002"
 TEMPERATURE = 0.2
 COLORS = 4  # steps of each channel in the color histograms that it learns to tell
-BESIDE = {"steps": 8, "weight": 2.0}  # the histogram that stands beside its features
+BESIDE = {"steps": 8, "weight": 1.5}  # the histogram that stands beside its features
 
 
 def build_encoder() -> nn.Module:
