@@ -60,6 +60,8 @@ def stage_of(workflow: ConfigWorkflow, name: str, folder: Path) -> Stage:
         settings |= {key: digest(value) for key, value in replaced.items() if key != "device"}
     if name == "train_diffusion":  # they draw its sample grids and leave the adapter as it is
         settings = {key: value for key, value in settings.items() if key not in OF_SAMPLES}
+    if name == "generate" and settings["adapter_scope"] == "none":  # nothing is fine-tuned for it
+        settings = {key: value for key, value in settings.items() if key not in OF_FINE_TUNING}
     if name in ("train", "evaluate"):
         settings.pop("filter_quantile", None)  # the identity of the filter stage says it
         if settings.get("mixing") != "none" and "synthetic_datalist" in settings:  # images from elsewhere
@@ -84,6 +86,20 @@ def stage_of(workflow: ConfigWorkflow, name: str, folder: Path) -> Stage:
 
 FOLDERS = {"prior": "prior", "train_diffusion": "adapter", "generate": "synthetic", "filter": "filter_{filter}"}
 OF_SAMPLES = ("guidance_scale", "guidance_interval", "num_inference_steps", "scheduler", "few_step_adapter")
+OF_FINE_TUNING = (
+    *(
+        "rank",
+        "lora_targets",
+        "lora_alpha",
+        "lora_dropout",
+        "lora_init",
+        "use_dora",
+        "use_rslora",
+        "train_text_encoder",
+    ),
+    *("max_steps", "adapter_batch_size", "adapter_learning_rate", "accumulate_steps", "gradient_checkpointing"),
+    *("ema_decay", "noise_offset", "min_snr_gamma", "prompt_dropout", "sample_every", "prior_images", "prior_weight"),
+)
 ONE_PROCESS = ("filter", "privacy", "study")  # what cannot be divided
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from monai_synth.bundle.stages import OF_FINE_TUNING
 from monai_synth.data import load_datalist, read_image
 from monai_synth.networks import (
     LatentDiffusion,
@@ -16,8 +17,8 @@ from monai_synth.networks import (
     release_diffusion,
     save_adapter,
 )
-from monai_synth.utils import sha256_of, write_json
-from tests.bundles.running import files_of, root_message, run
+from monai_synth.utils import read_json, sha256_of, write_json
+from tests.bundles.running import CONFIGS, files_of, root_message, run
 
 
 def test_an_adapter_for_few_steps_is_drawn_with_and_noted(settings):
@@ -64,6 +65,10 @@ def test_the_base_alone_draws_without_any_training(settings, tmp_path):
     assert len(records) == 6 and {record["adapter"] for record in records} == {"none"}
     assert {record["prompt"].rsplit(", ", 1)[1] for record in records} <= {"pale", "strong"}
     assert not (out / "adapter").exists()
+    times = {record["image"]: Path(record["image"]).stat().st_mtime_ns for record in records}
+    tuning = {"rank": 2, "max_steps": 7}  # of an adapter that is not drawn with: nothing is drawn again or refused
+    run("generate", settings, adapter_scope="none", attributes={"stain": ["pale", "strong"]}, **tuning)
+    assert {path: Path(path).stat().st_mtime_ns for path in times} == times
     run("generate", {**settings, "output_dir": str(tmp_path / "webp")}, adapter_scope="none", image_format="webp")
     other = load_datalist(tmp_path / "webp" / "synthetic" / "datalist.json")
     assert {Path(record["image"]).suffix for record in other} == {".webp"}
@@ -73,6 +78,11 @@ def test_the_base_alone_draws_without_any_training(settings, tmp_path):
     with pytest.raises(RuntimeError) as error:
         run("train_diffusion", {**settings, "output_dir": str(tmp_path / "other")}, adapter_scope="none")
     assert "there is nothing to fine-tune. Run generate.json" in root_message(error)
+
+
+def test_what_only_the_fine_tuning_depends_on_is_known_by_its_name():
+    assert set(OF_FINE_TUNING) <= read_json(CONFIGS / "generate.json").keys()
+    assert set(OF_FINE_TUNING) <= read_json(CONFIGS / "train_diffusion.json").keys()
 
 
 ALL = {
