@@ -3,11 +3,10 @@
     python scripts/judge_nano.py my_data/wbc_pbc my_data/colon_lc25000
 
 The first table is the balanced accuracy of 5 nearest neighbors in 5 folds with whole groups, by features of the nano
-encoder, by those of its network without the colors beside them and by color histograms alone (8 x 8 x 8 bins, square
-roots), and that of the nano CLIP asked which class's prompt
-fits best. The second is how well the autoencoder keeps the images, beside the best linear code of as many numbers that
-was fitted to these very images. The beginning of a folder's name is its bundle's. `--parts autoencoder` prints that
-alone.
+encoder, by those with the colors beside them (`nano+colors`) and by color histograms alone (8 x 8 x 8 bins, square
+roots), and that of the nano CLIP asked which class's prompt fits best. The second is how well the autoencoder keeps the
+images, beside the best linear code of as many numbers that was fitted to these very images. The beginning of a folder's
+name is its bundle's. `--parts autoencoder` prints that alone.
 """
 
 from __future__ import annotations
@@ -85,9 +84,9 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     options = parser.parse_args()
     folders = options.folders
-    encoder, diffusion, kept = FeatureEncoder("nano"), LatentDiffusion("nano"), []
+    encoder, diffusion, kept = FeatureEncoder("nano+colors"), LatentDiffusion("nano"), []
     if "features" in options.parts:
-        columns = "folder | images, classes | nano encoder | its network alone | color histograms"
+        columns = "folder | images, classes | nano | nano+colors | color histograms"
         print(f"| {columns} | nano CLIP, zero-shot | chance |")
         print("|---|---|---|---|---|---|---|")
     for folder in folders:
@@ -97,12 +96,12 @@ def main() -> None:
         groups = np.array([record["group"] for record in records])
         if "features" in options.parts:
             features = torch.cat([encoder(part) for part in images.split(32)]).numpy()
-            alone = features[:, : encoder.network.num_features]
+            plain = features[:, : encoder.network.num_features]
             histograms = ColorHistogram(8, 1.0)(images).numpy()
-            ours, network, colors = (nearest_accuracy(x, labels, groups) for x in (features, alone, histograms))
+            ours, both, colors = (nearest_accuracy(x, labels, groups) for x in (plain, features, histograms))
             asked = zero_shot_accuracy(images, labels, names, folder.name.split("_")[0])
             print(
-                f"| `{folder.name}` | {len(records)}, {len(names)} | {ours:.3f} | {network:.3f} "
+                f"| `{folder.name}` | {len(records)}, {len(names)} | {ours:.3f} | {both:.3f} "
                 f"| {colors:.3f} | {asked:.3f} "
                 f"| {1 / len(names):.3f} |",
                 flush=True,

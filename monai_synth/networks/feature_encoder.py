@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +15,21 @@ from transformers import AutoModel, CLIPVisionModelWithProjection
 from ..utils.io import read_json, sha256_of
 from .checkpoints import EMBEDDED
 
+COLORS = "+colors"  # behind an encoder's name
+COLOR_STEPS, COLOR_WEIGHT = 8, 1.5  # of each channel; of the colors beside features of length 1
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
 class FeatureEncoder(nn.Module):
     """A frozen network that gives features of images in [0, 1], sized and normalized as the network was trained.
 
-    Features of different encoders must never be compared; `fingerprint` tells them apart. Where the folder's
-    config.json says so, as the embedded encoder's does, the colors of the image are beside them (`ColorHistogram`).
+    Features of different encoders must never be compared; `fingerprint` tells them apart.
 
     Args:
         name: "nano" for the embedded encoder, or a folder in timm's `local-dir:` format (config.json and
             model.safetensors), open_clip's (open_clip_config.json and open_clip_model.safetensors) or transformers'
-            (config.json, preprocessor_config.json and model.safetensors).
+            (config.json, preprocessor_config.json and model.safetensors). With "+colors" behind, as in "nano+colors",
+            the colors of an image stand beside its features (`ColorHistogram`).
 
     Raises:
         FileNotFoundError: when there is no such folder, or a file is missing in it; nothing is downloaded.
@@ -38,11 +39,11 @@ class FeatureEncoder(nn.Module):
     def __init__(self, name: str) -> None:
         super().__init__()
         weights = encoder_weights(name)
-        self.name = name if name in EMBEDDED else weights.parent.resolve().name
+        plain = name.removesuffix(COLORS)
+        self.colors = ColorHistogram(COLOR_STEPS, COLOR_WEIGHT) if plain != name else None
+        self.name = name if plain in EMBEDDED else weights.parent.resolve().name + name[len(plain) :]
         self.fingerprint = encoder_fingerprint(name)
         self.network, self.size, mean, std = READERS[encoder_format(weights.parent)](weights.parent)
-        colors = color_settings(weights.parent)
-        self.colors = ColorHistogram(**colors) if colors else None
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
         self.mean: Tensor
@@ -65,7 +66,8 @@ class FeatureEncoder(nn.Module):
 class ColorHistogram(nn.Module):
     """How much of an image has which color.
 
-    A small network that was trained to see through stains forgets what a stain says; beside its features colors say it.
+    A small network that was trained to see through stains forgets what a stain says; beside its features colors say it,
+    where all images come from one laboratory. Of images whose colors are a little off they say that above all.
 
     Args:
         steps: of each channel.
@@ -98,12 +100,6 @@ class ColorHistogram(nn.Module):
         return both * (both.shape[1] / (1 + self.weight**2)) ** 0.5
 
 
-def color_settings(folder: Path) -> dict[str, Any] | None:
-    """The arguments of an encoder's `ColorHistogram`, as its folder's config.json says; None where it has none."""
-    config = folder / "config.json"
-    return read_json(config).get("color_histogram") if config.is_file() else None
-
-
 def encoder_weights(name: str) -> Path:
     """The weights of an encoder.
 
@@ -113,6 +109,7 @@ def encoder_weights(name: str) -> Path:
     Raises:
         FileNotFoundError: when there is no such folder, or a file is missing in it.
     """
+    name = name.removesuffix(COLORS)
     folder = EMBEDDED.get(name, Path(name))
     if not folder.is_dir():
         raise FileNotFoundError(
@@ -144,9 +141,9 @@ def encoder_format(folder: Path) -> str:
 
 def encoder_fingerprint(name: str) -> str:
     """What tells an encoder from every other one: a SHA-256 over its weights and colors, 64 hexadecimal digits."""
-    weights = encoder_weights(name)
-    colors = color_settings(weights.parent)
-    text = sha256_of(weights) + (json.dumps(colors, sort_keys=True) if colors else "")
+    text = sha256_of(encoder_weights(name))
+    if name.endswith(COLORS):
+        text += f"{COLORS} {COLOR_STEPS} {COLOR_WEIGHT}"
     return hashlib.sha256(text.encode()).hexdigest()
 
 

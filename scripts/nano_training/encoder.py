@@ -22,8 +22,7 @@ from .phantoms import CLASS_NAMES, IMAGE_SIZE, Phantoms, recolor
 logger = logging.getLogger(__name__)
 ARCHITECTURE = "regnetx_002"
 TEMPERATURE = 0.2
-COLORS = 4  # steps of each channel in the color histograms that it learns to tell
-BESIDE = {"steps": 8, "weight": 1.5}  # the histogram that stands beside its features
+COLORS = 4  # steps of each channel in the color histograms
 
 
 def build_encoder() -> nn.Module:
@@ -139,7 +138,6 @@ def export_encoder(work_dir: Path, output_dir: Path) -> None:
             "first_conv": encoder.pretrained_cfg["first_conv"],
             "license": "apache-2.0",
         },
-        "color_histogram": BESIDE,
     }
     write_json(output_dir / "config.json", config)
     logger.info("Wrote the nano encoder to %s.", output_dir)

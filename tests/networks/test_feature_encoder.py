@@ -1,5 +1,3 @@
-import shutil
-
 import numpy as np
 import pytest
 import torch
@@ -19,9 +17,8 @@ from transformers import (
 )
 
 from monai_synth.networks import FeatureEncoder
-from monai_synth.networks.checkpoints import EMBEDDED
 from monai_synth.networks.feature_encoder import ColorHistogram
-from monai_synth.utils import read_json, write_json
+from monai_synth.utils import write_json
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 32, "patch_size": 8}
 KINDS = {
@@ -92,23 +89,21 @@ def test_color_histograms_are_numpys():
         np.testing.assert_allclose(own, np.sqrt(counts.flatten() / 480), rtol=1e-6)
 
 
-def test_colors_stand_beside_the_features_where_the_config_says_so(tmp_path):
-    shutil.copytree(EMBEDDED["nano"], tmp_path / "plain")
-    config = read_json(tmp_path / "plain" / "config.json")
-    settings = config.pop("color_histogram")
-    write_json(tmp_path / "plain" / "config.json", config)
-    both, plain = FeatureEncoder("nano"), FeatureEncoder(str(tmp_path / "plain"))
-    assert both.fingerprint != plain.fingerprint
-    images = torch.rand(4, 3, 128, 128, generator=torch.Generator().manual_seed(0)).pow(
-        torch.tensor([1, 2, 3]).view(3, 1, 1)
-    )
+@pytest.mark.parametrize("kind", ["nano", "folder"])
+def test_colors_stand_beside_the_features_of_any_encoder_that_is_named_so(tmp_path, kind):
+    name = kind
+    if kind == "folder":
+        save(tmp_path, "vit")
+        name = str(tmp_path)
+    both, plain = FeatureEncoder(name + "+colors"), FeatureEncoder(name)
+    assert both.fingerprint != plain.fingerprint and both.name == plain.name + "+colors"
+    images = torch.rand(4, 3, both.size, both.size, generator=torch.Generator().manual_seed(0))
+    images[:, 0] = images[:, 0].square()
     features, network = both(images), plain(images)
     width = network.shape[1]
-    colors = torch.nn.functional.normalize(features[:, width:])
-    torch.testing.assert_close(colors, ColorHistogram(settings["steps"], 1.0)(images))
-    torch.testing.assert_close(
-        features[:, :width] / features[:, :width].norm(dim=1, keepdim=True), torch.nn.functional.normalize(network)
-    )
-    ratio = features[:, width:].norm(dim=1) / features[:, :width].norm(dim=1)
-    torch.testing.assert_close(ratio, torch.full((4,), settings["weight"]))
+    left, right = features[:, :width], features[:, width:]
+    normalize = torch.nn.functional.normalize
+    torch.testing.assert_close(normalize(left), normalize(network))
+    torch.testing.assert_close(normalize(right), ColorHistogram(8, 1.0)(images))
+    torch.testing.assert_close(right.norm(dim=1) / left.norm(dim=1), torch.full((4,), 1.5))
     torch.testing.assert_close(features.square().mean(dim=1), torch.ones(4))
