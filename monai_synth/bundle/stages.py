@@ -87,18 +87,10 @@ def stage_of(workflow: ConfigWorkflow, name: str, folder: Path) -> Stage:
 FOLDERS = {"prior": "prior", "train_diffusion": "adapter", "generate": "synthetic", "filter": "filter_{filter}"}
 OF_SAMPLES = ("guidance_scale", "guidance_interval", "num_inference_steps", "scheduler", "few_step_adapter")
 OF_FINE_TUNING = (
-    *(
-        "rank",
-        "lora_targets",
-        "lora_alpha",
-        "lora_dropout",
-        "lora_init",
-        "use_dora",
-        "use_rslora",
-        "train_text_encoder",
-    ),
-    *("max_steps", "adapter_batch_size", "adapter_learning_rate", "accumulate_steps", "gradient_checkpointing"),
-    *("ema_decay", "noise_offset", "min_snr_gamma", "prompt_dropout", "sample_every", "prior_images", "prior_weight"),
+    *("rank", "lora_targets", "lora_alpha", "lora_dropout", "lora_init", "use_dora", "use_rslora"),
+    *("train_text_encoder", "max_steps", "adapter_batch_size", "adapter_learning_rate", "accumulate_steps"),
+    *("gradient_checkpointing", "ema_decay", "noise_offset", "min_snr_gamma", "prompt_dropout", "sample_every"),
+    *("prior_images", "prior_weight"),
 )
 ONE_PROCESS = ("filter", "privacy", "study")  # what cannot be divided
 

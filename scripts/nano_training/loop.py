@@ -35,7 +35,10 @@ def train(
     learning_rate: float,
     decay: float,
 ) -> None:
-    """The loop that all stages share: AdamW, clipping, moving average, ten checkpoints, a log every 50 steps.
+    """The loop that all stages share: AdamW, clipping, moving average, a log every 50 steps, checkpoints.
+
+    There is one every 200 steps, on a GPU ten in all.
+
 
     Args:
         work_dir: folder of checkpoint and log.
@@ -60,7 +63,7 @@ def train(
         average.load_state_dict(state["average"])
         average.to(parameters[0].device)
     log_path = work_dir / f"log_{stage}.csv"
-    start, history, every = time.time(), [], max(200, steps // 500 * 50)
+    start, history, every = time.time(), [], max(200, steps // 500 * 50) if on_gpu else 200
     for step in tqdm(range(first, steps), initial=first, total=steps, desc=stage, mininterval=10):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * rate(step, steps)
