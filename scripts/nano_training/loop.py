@@ -39,7 +39,6 @@ def train(
 
     There is one every 200 steps, on a GPU ten in all.
 
-
     Args:
         work_dir: folder of checkpoint and log.
         stage: name of both.
