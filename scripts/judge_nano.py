@@ -26,7 +26,7 @@ from torch.nn import PixelShuffle, PixelUnshuffle
 from monai_synth.data import prompts_of, scan
 from monai_synth.networks import FeatureEncoder, LatentDiffusion, zero_shot_clip
 from monai_synth.networks.checkpoints import NANO_CLIP
-from monai_synth.networks.feature_encoder import ColorHistogram
+from monai_synth.networks.feature_encoder import COLOR_STEPS, color_histogram
 from monai_synth.transforms import LoadTile, ResizeCrop
 from monai_synth.utils import read_json
 
@@ -97,7 +97,7 @@ def main() -> None:
         if "features" in options.parts:
             features = torch.cat([encoder(part) for part in images.split(32)]).numpy()
             plain = features[:, : encoder.network.num_features]
-            histograms = ColorHistogram(8, 1.0)(images).numpy()
+            histograms = color_histogram(images, COLOR_STEPS).numpy()
             ours, both, colors = (nearest_accuracy(x, labels, groups) for x in (plain, features, histograms))
             asked = zero_shot_accuracy(images, labels, names, folder.name.split("_")[0])
             print(

@@ -29,7 +29,7 @@ class FeatureEncoder(nn.Module):
         name: "nano" for the embedded encoder, or a folder in timm's `local-dir:` format (config.json and
             model.safetensors), open_clip's (open_clip_config.json and open_clip_model.safetensors) or transformers'
             (config.json, preprocessor_config.json and model.safetensors). With "+colors" behind, as in "nano+colors",
-            the colors of an image stand beside its features (`ColorHistogram`).
+            the colors of an image stand beside its features (`with_colors`).
 
     Raises:
         FileNotFoundError: when there is no such folder, or a file is missing in it; nothing is downloaded.
@@ -40,7 +40,7 @@ class FeatureEncoder(nn.Module):
         super().__init__()
         weights = encoder_weights(name)
         plain = name.removesuffix(COLORS)
-        self.colors = ColorHistogram(COLOR_STEPS, COLOR_WEIGHT) if plain != name else None
+        self.has_colors = plain != name
         self.name = name if plain in EMBEDDED else weights.parent.resolve().name + name[len(plain) :]
         self.fingerprint = encoder_fingerprint(name)
         self.network, self.size, mean, std = READERS[encoder_format(weights.parent)](weights.parent)
@@ -60,44 +60,38 @@ class FeatureEncoder(nn.Module):
             x = F.interpolate(x, (self.size, self.size), mode="bicubic", antialias=True, align_corners=False)
         x = x.clamp(0, 1)
         features = self.network((x - self.mean) / self.std).float()
-        return features if self.colors is None else self.colors.beside(features, x)
+        return with_colors(features, x) if self.has_colors else features
 
 
-class ColorHistogram(nn.Module):
-    """How much of an image has which color.
+def color_histogram(x: Tensor, steps: int) -> Tensor:
+    """How much of each image has which color: square roots of the shares, shape (B, steps^3), of length 1.
+
+    Args:
+        x: images of shape (B, 3, H, W), in [0, 1].
+        steps: of each channel.
+    """
+    red, green, blue = (x * steps).long().clamp(max=steps - 1).flatten(2).unbind(1)
+    codes, size = (red * steps + green) * steps + blue, steps**3
+    images = torch.arange(len(x), device=x.device).view(-1, 1) * size
+    counts = torch.bincount((codes + images).flatten(), minlength=len(x) * size)
+    return (counts.view(len(x), size) / codes.shape[1]).sqrt()
+
+
+def with_colors(features: Tensor, x: Tensor) -> Tensor:
+    """Features of length 1 with the colors of the images beside them, scaled so that the mean square of an entry is 1.
 
     A small network that was trained to see through stains forgets what a stain says; beside its features colors say it,
     where all images come from one laboratory. Of images whose colors are a little off they say that above all.
 
     Args:
-        steps: of each channel.
-        weight: of the colors beside a network's features.
+        features: of a network, shape (B, D).
+        x: the images, shape (B, 3, H, W), in [0, 1].
+
+    Returns:
+        Shape (B, D + 512).
     """
-
-    def __init__(self, steps: int, weight: float) -> None:
-        super().__init__()
-        self.steps, self.weight = steps, weight
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Square roots of the shares, shape (B, steps^3) and length 1, of images of shape (B, 3, H, W) in [0, 1]."""
-        red, green, blue = (x * self.steps).long().clamp(max=self.steps - 1).flatten(2).unbind(1)
-        codes, size = (red * self.steps + green) * self.steps + blue, self.steps**3
-        images = torch.arange(len(x), device=x.device).view(-1, 1) * size
-        counts = torch.bincount((codes + images).flatten(), minlength=len(x) * size)
-        return (counts.view(len(x), size) / codes.shape[1]).sqrt()
-
-    def beside(self, features: Tensor, x: Tensor) -> Tensor:
-        """Features of length 1 with the colors beside them, scaled so that the mean square of an entry is 1.
-
-        Args:
-            features: of a network, shape (B, D).
-            x: the images, shape (B, 3, H, W), in [0, 1].
-
-        Returns:
-            Shape (B, D + steps^3).
-        """
-        both = torch.cat([F.normalize(features), self.weight * self(x)], dim=1)
-        return both * (both.shape[1] / (1 + self.weight**2)) ** 0.5
+    both = torch.cat([F.normalize(features), COLOR_WEIGHT * color_histogram(x, COLOR_STEPS)], dim=1)
+    return both * (both.shape[1] / (1 + COLOR_WEIGHT**2)) ** 0.5
 
 
 def encoder_weights(name: str) -> Path:

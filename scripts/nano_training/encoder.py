@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from timm.loss import LabelSmoothingCrossEntropy
 from torch import Tensor, nn
 
-from monai_synth.networks.feature_encoder import ColorHistogram
+from monai_synth.networks.feature_encoder import color_histogram
 from monai_synth.utils.io import write_json
 from monai_synth.utils.tensors import save_safetensors
 
@@ -101,7 +101,7 @@ def train_encoder(work_dir: Path, steps: int, batch_size: int, device: torch.dev
         images, truth = phantoms.batch(indices), labels[torch.from_numpy(indices).to(device)]
         first, second = stains(images, generator)
         pair = torch.cat([views(first, rng, generator), views(second, rng, generator)])
-        histograms = ColorHistogram(COLORS, 1.0)(pair)
+        histograms = color_histogram(pair, COLORS)
         with torch.autocast(device.type, torch.bfloat16):
             features = encoder(pair * 2 - 1)
             said = heads["classes"](features).float()

@@ -50,7 +50,7 @@ def train(
     """
     parameters = trainable(modules)
     on_gpu = parameters[0].is_cuda
-    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=1e-2, betas=(0.9, 0.99), fused=on_gpu)
+    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=1e-2, betas=(0.9, 0.99))
     average = EMAModel(parameters, decay=decay, use_ema_warmup=True, power=0.75, foreach=on_gpu)
     path, first = work_dir / f"{stage}.safetensors", 0
     if path.exists():

@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from monai_synth.networks import FeatureEncoder
-from monai_synth.networks.feature_encoder import ColorHistogram
+from monai_synth.networks.feature_encoder import color_histogram
 from monai_synth.utils import write_json
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 32, "patch_size": 8}
@@ -83,7 +83,7 @@ def test_a_language_model_is_refused(tmp_path):
 def test_color_histograms_are_numpys():
     images = torch.rand(3, 3, 20, 24, generator=torch.Generator().manual_seed(0))
     images[0, :, :4], images[1, 0] = 1.0, 0.0
-    found = ColorHistogram(5, 1.0)(images)
+    found = color_histogram(images, 5)
     for image, own in zip(images.flatten(2).numpy(), found):
         counts, _ = np.histogramdd(image.T, bins=5, range=[(0, 1)] * 3)
         np.testing.assert_allclose(own, np.sqrt(counts.flatten() / 480), rtol=1e-6)
@@ -104,6 +104,6 @@ def test_colors_stand_beside_the_features_of_any_encoder_that_is_named_so(tmp_pa
     left, right = features[:, :width], features[:, width:]
     normalize = torch.nn.functional.normalize
     torch.testing.assert_close(normalize(left), normalize(network))
-    torch.testing.assert_close(normalize(right), ColorHistogram(8, 1.0)(images))
+    torch.testing.assert_close(normalize(right), color_histogram(images, 8))
     torch.testing.assert_close(right.norm(dim=1) / left.norm(dim=1), torch.full((4,), 1.5))
     torch.testing.assert_close(features.square().mean(dim=1), torch.ones(4))
