@@ -67,6 +67,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "image_format": FORMATS,
     "amp": (None, "bfloat16", "float16"),
     "variant": (None, "fp16"),
+    "cuda_graph": (None, False, True),
     "lora_init": ("gaussian", "kaiming", "pissa"),
     **{
         name: (False, True)

@@ -28,7 +28,7 @@ NOT_IDENTITY = {
         "base_model",
     ),
     *("device", "num_threads", "num_workers", "baseline", "encoder", "few_step_adapter"),
-    *("generation_batch_size", "encoder_batch_size", "sample_every", "variant", "gradient_checkpointing"),
+    *("generation_batch_size", "encoder_batch_size", "sample_every", "variant", "gradient_checkpointing", "cuda_graph"),
 }
 # A stage may grow: more images of the same kind are added to those that exist.
 GROWS = {"generate": "images_per_class", "filter": "images_per_class"}

@@ -12,6 +12,8 @@ from monai.utils import CommonKeys as Keys
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from .cuda_graph import CUDAGraph
+
 logger = logging.getLogger(__name__)
 
 
@@ -22,14 +24,19 @@ class InPartsInferer(SimpleInferer):
     memory of one part is all that is needed. The batch that the loss and the optimizer see stays the same, and so do
     the gradients, up to rounding. It is for networks whose images do not depend on their batch: no batch statistics.
 
+    Args:
+        cuda_graph: run a whole batch as a `CUDAGraph`; None does so wherever it can be had.
+
     Example:
         >>> inferer = InPartsInferer()
         >>> trainer = SupervisedTrainer(..., inferer=inferer, iteration_update=inferer.iteration)
     """
 
-    def __init__(self) -> None:
+    def __init__(self, cuda_graph: bool | None = False) -> None:
         super().__init__()
         self.parts = 1
+        self.cuda_graph = cuda_graph
+        self.graph: CUDAGraph | None = None
 
     def __call__(  # type: ignore[override]  # a network is a module
         self, inputs: Tensor, network: nn.Module, *args: Any, **kwargs: Any
@@ -42,9 +49,16 @@ class InPartsInferer(SimpleInferer):
             kwargs: tensors, and dictionaries of tensors, of B items each.
 
         Returns:
-            What the network gives, B items.
+            What the network gives, B items; of a graph, until the next call.
+
+        Raises:
+            ValueError: where a graph is asked for and cannot be had.
         """
         if self.parts == 1:
+            if self.cuda_graph is None or (self.cuda_graph and self.graph is None):
+                self.choose(inputs, network, kwargs)
+            if self.graph is not None:
+                return self.graph(inputs, network, *args, **kwargs)
             return network(inputs, *args, **kwargs)
         length = -(-len(inputs) // self.parts)
         return torch.cat(
@@ -55,6 +69,18 @@ class InPartsInferer(SimpleInferer):
                 for start in range(0, len(inputs), length)
             ]
         )
+
+    def choose(self, inputs: Tensor, network: nn.Module, kwargs: dict[str, Any]) -> None:
+        """Settles with the first batch whether whole batches are run as a graph.
+
+        Raises:
+            ValueError: where that is asked for and cannot be; says why.
+        """
+        obstacle = _obstacle(inputs, network, kwargs)
+        if obstacle and self.cuda_graph:
+            raise ValueError(f"cuda_graph is true, but {obstacle}. Leave cuda_graph out, or set it to false.")
+        self.cuda_graph = not obstacle
+        self.graph = None if obstacle else CUDAGraph()
 
     def iteration(self, engine: SupervisedTrainer, batchdata: dict[str, Any]) -> dict:
         """The `iteration_update` of a trainer: MONAI's own, and once more in smaller parts when the memory runs out.
@@ -79,6 +105,19 @@ class InPartsInferer(SimpleInferer):
                 parameter.grad = _copy(gradient)
             torch.set_rng_state(numbers)
             torch.cuda.empty_cache()
+
+
+def _obstacle(inputs: Tensor, network: nn.Module, kwargs: dict[str, Any]) -> str:
+    """Why a batch cannot be run as a graph; empty where it can."""
+    if not inputs.is_cuda:
+        return "the training does not run on a GPU"
+    if torch.is_autocast_enabled("cuda"):
+        return "the training runs under torch's autocast, as with amp float16"
+    if "token_ids" in kwargs.get("context", {}):
+        return "the text encoder learns (train_text_encoder)"
+    if any(getattr(module, "gradient_checkpointing", False) for module in network.modules()):
+        return "activations are computed anew in the backward pass (gradient_checkpointing)"
+    return ""
 
 
 def _part(kwargs: dict[str, Any], start: int, length: int) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from torch import Tensor
 from torchvision import transforms
 
 from monai_synth.handlers.progress import without_progress
+from monai_synth.inferers import InPartsInferer
 from monai_synth.networks import LatentDiffusion, LoRADenoiser, save_adapter
 from monai_synth.networks.diffusion import Conditioning
 from monai_synth.transforms import EncodeLatent, LoadTile, RandLatentView, ResizeCrop
@@ -48,6 +49,7 @@ class Stepper:
         fused: keep torch's fused attention on a CPU in bfloat16 too.
         learn_text: adapt the text encoder as well, which leaves no prompt to be cached.
         learning_rate: of AdamW, the same at all steps.
+        cuda_graph: run the network as a CUDA graph.
     """
 
     def __init__(
@@ -62,8 +64,10 @@ class Stepper:
         fused: bool = False,
         learn_text: bool = False,
         learning_rate: float = RATE,
+        cuda_graph: bool = False,
     ) -> None:
         self.images, self.device, self.learn_text = images, device, learn_text
+        self.inferer = InPartsInferer(cuda_graph)
         torch.manual_seed(0)
         self.diffusion = LatentDiffusion(str(base), device=device, dtype=dtype)
         if fused:
@@ -112,12 +116,12 @@ class Stepper:
         noise = torch.randn_like(latents)
         timesteps = torch.randint(self.diffusion.noise_scheduler.config.num_train_timesteps, (BATCH,)).to(self.device)
         noisy = self.diffusion.add_noise(latents, noise, timesteps)
-        predicted = self.network(noisy, timesteps=timesteps, context=context)
+        predicted = self.inferer(noisy, self.network, timesteps=timesteps, context=context)
         loss = F.mse_loss(predicted, self.diffusion.target(latents, noise, timesteps))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(list(self.network.trainable_parameters()), 1.0)
         self.optimizer.step()
-        self.optimizer.zero_grad()
+        self.optimizer.zero_grad(set_to_none=not self.inferer.cuda_graph)
         return loss.detach()
 
     def save(self, folder: Path) -> None:
@@ -165,17 +169,20 @@ class ShippedStepper:
 
 def ladder(base: Path, device: torch.device, images: list[tuple[Path, str]], size: int) -> dict[str, Stepper]:
     """The ways of a step, each with one lever more than the one before."""
-    ways: dict[str, tuple] = {
-        "the works' way: autoencoder and text encoder at every step": (False, False),
-        "+ latents of every flip and turn computed once": (True, False),
-        "+ prompts encoded once": (True, True),
+    cached: dict[str, Any] = {"cache_latents": True, "cache_prompts": True}
+    half = {**cached, "dtype": torch.bfloat16}
+    ways: dict[str, dict[str, Any]] = {
+        "the works' way: autoencoder and text encoder at every step": {"cache_latents": False, "cache_prompts": False},
+        "+ latents of every flip and turn computed once": {"cache_latents": True, "cache_prompts": False},
+        "+ prompts encoded once": cached,
     }
     if device.type == "cpu":
-        ways["+ bfloat16"] = (True, True, torch.bfloat16, True)
-        ways["+ plain attention where gradients are wanted"] = (True, True, torch.bfloat16)
+        ways["+ bfloat16"] = {**half, "fused": True}
+        ways["+ plain attention where gradients are wanted"] = half
     else:
-        ways["+ bfloat16"] = (True, True, torch.bfloat16)
-    return {name: Stepper(base, device, images, size, *options) for name, options in ways.items()}
+        ways["+ bfloat16"] = half
+        ways["+ a CUDA graph"] = {**half, "cuda_graph": True}
+    return {name: Stepper(base, device, images, size, **options) for name, options in ways.items()}
 
 
 def benchmark_fine_tuning(

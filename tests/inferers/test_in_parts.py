@@ -67,6 +67,14 @@ def test_a_batch_that_does_not_fit_is_learned_in_parts_alike(backward, steps, ca
     assert len([record for record in caplog.records if "parts" in record.message]) == 2  # and never again
 
 
+def test_a_graph_is_left_out_on_a_cpu_unless_it_is_asked_for():
+    x, options = torch.rand(2, 4), {"scale": torch.ones(2, 1), "context": {"shift": torch.zeros(2, 1)}}
+    network, inferer = Small(2), InPartsInferer(cuda_graph=None)
+    assert torch.equal(inferer(x, network, **options), network(x, **options))
+    with pytest.raises(ValueError, match="cuda_graph is true, but the training does not run on a GPU"):
+        InPartsInferer(cuda_graph=True)(x, network, **options)
+
+
 def test_one_image_that_does_not_fit_is_an_error():
     with pytest.raises(torch.OutOfMemoryError, match="1 do not fit"):
         trained(Small(0))
