@@ -135,9 +135,10 @@ def run_parts(options: argparse.Namespace, folder: Path) -> Iterator[str]:
         folder: for images and adapters.
     """
     device, size, interval = options.device, options.size, options.interval
-    base = (
-        write_random_base(options.shape, folder / "base") if options.shape else resolve_base_model(options.base_model)
-    )
+    if options.shape:
+        base = write_random_base(options.shape, folder / "base", device)
+    else:
+        base = resolve_base_model(options.base_model)
     prompts = prompts_of(CLASSES, {}, "H&E histopathology, {phrase}")
     images = write_phantoms(folder / "shots", CLASSES, options.shots, options.shots, min(size, 512), seed=1)
     paths = [(path, prompts[path.parent.name]) for path in sorted(images.rglob("*.png"))]

@@ -129,7 +129,7 @@ def load_adapter(
         folder: of the adapter; None is the base alone.
         few_step: folder or file of an adapter that lets the base draw in a few steps (LCM-LoRA, Hyper-SD), or
             "nano_few_step" for the embedded one of the nano base; it is written in on top.
-        compile: let torch.compile make the denoiser faster, once for all adapters of a base.
+        compile: let torch.compile make the denoiser and, on a GPU, the decoder faster, once for all adapters of a base.
 
     Raises:
         FileNotFoundError: when there is no adapter.
@@ -147,6 +147,8 @@ def load_adapter(
         _put_in(diffusion, adapter)
         diffusion.adapter_number += 1
     diffusion.compiled = compile
+    if diffusion.device.type == "cuda":
+        diffusion.denoiser.to(memory_format=torch.channels_last)  # faster without gradients, slower with them
     return Denoiser(diffusion).eval()
 
 

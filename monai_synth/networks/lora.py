@@ -110,6 +110,7 @@ class LoRADenoiser(Denoiser):
     ) -> None:
         _check_options(diffusion, init, use_dora, train_text_encoder)
         super().__init__(diffusion)
+        diffusion.denoiser.to(memory_format=torch.contiguous_format)  # see `load_adapter`
         names = list(diffusion.adaptable) if train_text_encoder else [diffusion.denoiser_name]
         self.adapted: dict[str, Any] = {name: diffusion.adaptable[name] for name in names}
         for name, part in self.adapted.items():

@@ -77,6 +77,8 @@ class Plain:
         solver: "pndm", the works' one (see `knows_pndm`), or "dpmsolver++".
     """
 
+    batch = BATCH
+
     def __init__(self, setting: Setting, steps: int = 50, solver: str = "pndm") -> None:
         self.setting, self.steps, self.solver = setting, steps, solver
         self.pipeline = self.load()
@@ -196,6 +198,8 @@ def ladder(setting: Setting, interval: tuple[float, float]) -> dict[str, Plain |
         "20 steps, torch.compile": Ours(setting, 20, compile=True, **half),
         "12 steps, torch.compile": Ours(setting, 12, compile=True, **half),
     }
+    if on_gpu:
+        rungs["20 steps, torch.compile, 40 images at once"] = Ours(setting, 20, compile=True, batch=40, **half)
     if setting.few_step:
         for steps in (8, 4):
             name = f"few-step adapter, {steps} steps of {setting.few_step_scheduler}, no guidance, bfloat16"
@@ -214,7 +218,7 @@ def benchmark_generation(
 
     Args:
         setting: what is drawn.
-        per_class: images of each class for the distance and the variety; `BATCH` of each are timed, however many.
+        per_class: images of each class for the distance and the variety; `BATCH` of each, or a batch, are timed.
         repeats: rounds of the timing.
         interval: noise levels at which guidance acts.
         real: features of real images of each class; None leaves distance and variety out.
@@ -229,9 +233,10 @@ def benchmark_generation(
         if real:
             quality = judge(real, folder, encoder)
             scores[name] = (str(quality), f"{quality.vendi:.1f}", f"{quality.recall:.2f}")
-    few = setting.requests(BATCH)
-    seconds = in_turns({name: way(rung, few) for name, rung in rungs.items()}, repeats)
-    rates, columns = {name: len(few) / median(values) for name, values in seconds.items()}, speeds(seconds)
+    timed = {name: setting.requests(max(BATCH, rung.batch)) for name, rung in rungs.items()}
+    seconds = in_turns({name: way(rung, timed[name]) for name, rung in rungs.items()}, repeats)
+    each = {name: [value / len(timed[name]) for value in values] for name, values in seconds.items()}  # of an image
+    rates, columns = {name: 1 / median(values) for name, values in each.items()}, speeds(each)
     rows = [[name, f"{rate:.2f}", *columns[name], *scores[name]] for name, rate in rates.items()]
     table = markdown("Generation", ["way", "images/s", *SPEEDS, "KID x 1000 (95 %)", "Vendi score", "recall"], rows)
     table += f"\nThe works load their pipeline anew for each class: {loading:.1f} s, which is not in the images/s.\n"

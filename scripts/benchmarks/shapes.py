@@ -75,14 +75,20 @@ def build_scheduler() -> DDIMScheduler:
     return DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False)
 
 
-def write_random_base(shape: str, folder: Path) -> Path:
-    """A pipeline of a published base's shapes in half precision, in diffusers' format."""
+def write_random_base(shape: str, folder: Path, device: torch.device | None = None) -> Path:
+    """A pipeline of a published base's shapes in half precision, in diffusers' format.
+
+    Args:
+        shape: of `SHAPES`.
+        folder: where it is written.
+        device: that draws the weights, the CPU by default; a GPU is much faster.
+    """
     torch.manual_seed(0)
+    with torch.device(device or "cpu"):
+        parts = {"text_encoder": build_text(shape), "vae": build_autoencoder(), "unet": build_unet(shape)}
     pipeline = StableDiffusionPipeline(
-        text_encoder=build_text(shape),
-        vae=build_autoencoder(),
+        **parts,
         tokenizer=clip_tokenizer(),
-        unet=build_unet(shape),
         scheduler=build_scheduler(),
         safety_checker=None,
         feature_extractor=None,
