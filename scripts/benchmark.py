@@ -103,6 +103,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--checkpoints", type=int, nargs="+", default=[25, 50, 100, 200], help="steps after which same_kid judges"
     )
     parser.add_argument("--patients", type=int, nargs="+", default=[0], help="whose images same_kid takes, seeds")
+    parser.add_argument(
+        "--no_compile", action="store_true", help="leave out torch.compile, which takes minutes on a GPU"
+    )
     parser.add_argument("--interval", type=float, nargs=2, default=(0.28, 5.42), help="sigma at which guidance acts")
     parser.add_argument("--tflops", type=float, default=790.0, help="of the GPU, in 10^12 a second; 790 is an H200's")
     parser.add_argument("--classifier", nargs="+", help="timm's names; regnetx_002 beside nano, else the works'")
@@ -142,15 +145,17 @@ def run_parts(options: argparse.Namespace, folder: Path) -> Iterator[str]:
     prompts = prompts_of(CLASSES, {}, "H&E histopathology, {phrase}")
     images = write_phantoms(folder / "shots", CLASSES, options.shots, options.shots, min(size, 512), seed=1)
     paths = [(path, prompts[path.parent.name]) for path in sorted(images.rglob("*.png"))]
-    few_step = options.few_step_adapter, options.few_step_scheduler
+    few_step: tuple[str | None, str] = (options.few_step_adapter, options.few_step_scheduler)
     if options.shape and not options.few_step_adapter:
         few_step = str(folder / "adapter"), few_step[1]  # random weights as well: what is drawn does not matter
-    setting = Setting(base, folder / "adapter", prompts, size, device, folder / "drawn", *few_step)
+    drawn, compiles = folder / "drawn", not options.no_compile
+    setting = Setting(base, folder / "adapter", prompts, size, device, drawn, *few_step, compiles)
     seconds: dict[str, float] = {}
     if "arithmetic" in options.parts:
         yield count_arithmetic(options.tflops, interval)
     if "fine_tuning" in options.parts:
-        table, seconds = benchmark_fine_tuning(base, device, paths, size, 5, options.repeats)
+        overlay = {"lora_targets": "attention"} if options.shape else {}  # as those of configs/base_models
+        table, seconds = benchmark_fine_tuning(base, device, paths, size, 5, options.repeats, **overlay)
         yield table
     if DRAWING & set(options.parts):
         changes = {"max_steps": options.adapter_steps, "amp": "bfloat16"}

@@ -115,6 +115,8 @@ def _obstacle(inputs: Tensor, network: nn.Module, kwargs: dict[str, Any]) -> str
         return "the training runs under torch's autocast, as with amp float16"
     if "token_ids" in kwargs.get("context", {}):
         return "the text encoder learns (train_text_encoder)"
+    if getattr(getattr(network, "diffusion", None), "prediction_type", None) == "flow":
+        return "the base predicts the flow, and a run of one with a graph has failed for a reason that is not known yet"
     if any(getattr(module, "gradient_checkpointing", False) for module in network.modules()):
         return "activations are computed anew in the backward pass (gradient_checkpointing)"
     return ""

@@ -186,7 +186,13 @@ def ladder(base: Path, device: torch.device, images: list[tuple[Path, str]], siz
 
 
 def benchmark_fine_tuning(
-    base: Path, device: torch.device, images: list[tuple[Path, str]], size: int, steps: int, repeats: int
+    base: Path,
+    device: torch.device,
+    images: list[tuple[Path, str]],
+    size: int,
+    steps: int,
+    repeats: int,
+    **changes: Any,
 ) -> tuple[str, dict[str, float]]:
     """The table of the ladder: seconds of a step, ratio to the works' way, and the loss at the end as a check.
 
@@ -199,12 +205,14 @@ def benchmark_fine_tuning(
         size: pixels.
         steps: that are timed at a time.
         repeats: rounds of the timing.
+        changes: settings of the shipped config, which a base's overlay makes.
     """
     ways = {name: stepping(stepper, steps) for name, stepper in ladder(base, device, images, size).items()}
     with tempfile.TemporaryDirectory() as folder:
-        for name, changes in SHIPPED.items():
+        for name, half in SHIPPED.items():
             setting = base, device, images, size, Path(folder, name)
-            ways[f"train_diffusion.json{name}, all handlers"] = ShippedStepper(steps, repeats + 1, *setting, **changes)
+            shipped = ShippedStepper(steps, repeats + 1, *setting, **changes, **half)
+            ways[f"train_diffusion.json{name}, all handlers"] = shipped
         losses: dict[str, list[Tensor]] = {name: [] for name in ways}
 
         def noting(name: str) -> Callable[[], None]:

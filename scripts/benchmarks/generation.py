@@ -44,6 +44,7 @@ class Setting:
         folder: for the images.
         few_step: an adapter for few steps, where there is one: its folder, its file or an embedded one's name.
         few_step_scheduler: with which it draws.
+        compiles: whether torch.compile is among the ways.
     """
 
     base: Path
@@ -54,6 +55,7 @@ class Setting:
     folder: Path
     few_step: str | None = None
     few_step_scheduler: str = "lcm"
+    compiles: bool = True
 
     def requests(self, per_class: int) -> list[Request]:
         """The images that every way draws, the same noise for all."""
@@ -195,16 +197,19 @@ def ladder(setting: Setting, interval: tuple[float, float]) -> dict[str, Plain |
         "+ 12 steps": Ours(setting, 12, **half),
         "20 steps, inner blocks in every second": Ours(setting, 20, cache_interval=2, **half),
         "20 steps, inner blocks in every third": Ours(setting, 20, cache_interval=3, **half),
-        "20 steps, torch.compile": Ours(setting, 20, compile=True, **half),
-        "12 steps, torch.compile": Ours(setting, 12, compile=True, **half),
     }
     if on_gpu:
-        rungs["20 steps, torch.compile, 40 images at once"] = Ours(setting, 20, compile=True, batch=40, **half)
+        rungs["20 steps, 40 images at once"] = Ours(setting, 20, batch=40, **half)
     if setting.few_step:
         for steps in (8, 4):
             name = f"few-step adapter, {steps} steps of {setting.few_step_scheduler}, no guidance, bfloat16"
             few: dict[str, Any] = {"dtype": torch.bfloat16, "few_step": setting.few_step}
             rungs[name] = Ours(setting, steps, setting.few_step_scheduler, **few)
+    if setting.compiles:
+        rungs["20 steps, torch.compile"] = Ours(setting, 20, compile=True, **half)
+        rungs["12 steps, torch.compile"] = Ours(setting, 12, compile=True, **half)
+        if on_gpu:
+            rungs["20 steps, torch.compile, 40 images at once"] = Ours(setting, 20, compile=True, batch=40, **half)
     return rungs
 
 
