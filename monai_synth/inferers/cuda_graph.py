@@ -74,7 +74,7 @@ class _Named(nn.Module):
 
 
 def _shapes(*values: Any) -> list[tuple[torch.Size, torch.dtype]]:
-    found = []
+    found: list[tuple[torch.Size, torch.dtype]] = []
     for value in values:
         found += _shapes(*value.values()) if isinstance(value, dict) else [(value.shape, value.dtype)]
     return found
