@@ -81,6 +81,7 @@ def profile_drawing(setting: Setting, interval: tuple[float, float]) -> str:
         interval: noise levels at which guidance acts.
     """
     ours = Ours(setting, 12, interval=interval, dtype=torch.bfloat16)
+    ours.network.diffusion.compiled = False  # another way may have left it so
     requests = setting.requests(BATCH)[:BATCH]
     batch = {key: [request[key] for request in requests] for key in ("seed", "prompt")}
 
