@@ -100,6 +100,7 @@ class InPartsInferer(SimpleInferer):
                     raise
             # Out of the handler, so that the error's traceback no longer holds the tensors that did not fit.
             self.parts = min(2 * self.parts, size)
+            self.graph, self.cuda_graph = None, False  # whose memory is wanted now
             logger.warning("A batch of %d needs more memory than there is; it goes on in %d parts.", size, self.parts)
             for parameter, gradient in zip(parameters, gradients):
                 parameter.grad = _copy(gradient)

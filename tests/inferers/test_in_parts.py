@@ -34,10 +34,10 @@ def prepare(batch, device=None, non_blocking=False, **kwargs):
     return batch["image"], batch["label"], (), {"scale": noise, "context": {"shift": noise}}
 
 
-def trained(network, steps=1):
+def trained(network, steps=1, inferer=None):
     torch.manual_seed(1)
     batches = [{"image": torch.rand(6, 4), "label": torch.rand(6, 1)} for _ in range(4)]
-    inferer = InPartsInferer()
+    inferer = inferer or InPartsInferer()
     optimizer = torch.optim.SGD(network.parameters(), lr=0.5)
     trainer = SupervisedTrainer(
         device=torch.device("cpu"),
@@ -65,6 +65,18 @@ def test_a_batch_that_does_not_fit_is_learned_in_parts_alike(backward, steps, ca
     torch.testing.assert_close(parts, whole, atol=1e-6, rtol=1e-5)
     assert inferer.parts == 4 and "in 4 parts" in caplog.text
     assert len([record for record in caplog.records if "parts" in record.message]) == 2  # and never again
+
+
+def test_a_graph_that_does_not_fit_is_given_up():
+    def graph(inputs, network, **kwargs):
+        raise torch.OutOfMemoryError("the graph does not fit")
+
+    inferer = InPartsInferer(cuda_graph=True)
+    inferer.graph = graph
+    _, expected = trained(Small(6))
+    _, found = trained(Small(6), inferer=inferer)
+    assert inferer.graph is None and inferer.parts == 2
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
 
 
 def test_a_graph_is_left_out_on_a_cpu_unless_it_is_asked_for():
