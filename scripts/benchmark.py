@@ -145,7 +145,7 @@ def run_parts(options: argparse.Namespace, folder: Path) -> Iterator[str]:
     prompts = prompts_of(CLASSES, {}, "H&E histopathology, {phrase}")
     images = write_phantoms(folder / "shots", CLASSES, options.shots, options.shots, min(size, 512), seed=1)
     paths = [(path, prompts[path.parent.name]) for path in sorted(images.rglob("*.png"))]
-    few_step: tuple[str | None, str] = (options.few_step_adapter, options.few_step_scheduler)
+    few_step = options.few_step_adapter, options.few_step_scheduler
     if options.shape and not options.few_step_adapter:
         few_step = str(folder / "adapter"), few_step[1]  # random weights as well: what is drawn does not matter
     drawn, compiles = folder / "drawn", not options.no_compile

@@ -55,7 +55,7 @@ class InPartsInferer(SimpleInferer):
             ValueError: where a graph is asked for and cannot be had.
         """
         if self.parts == 1:
-            if self.cuda_graph is None or (self.cuda_graph and self.graph is None):
+            if self.cuda_graph is not False and self.graph is None:
                 self.choose(inputs, network, kwargs)
             if self.graph is not None:
                 return self.graph(inputs, network, *args, **kwargs)

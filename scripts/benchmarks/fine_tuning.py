@@ -209,9 +209,9 @@ def benchmark_fine_tuning(
     """
     ways = {name: stepping(stepper, steps) for name, stepper in ladder(base, device, images, size).items()}
     with tempfile.TemporaryDirectory() as folder:
-        for name, half in SHIPPED.items():
+        for name, precision in SHIPPED.items():
             setting = base, device, images, size, Path(folder, name)
-            shipped = ShippedStepper(steps, repeats + 1, *setting, **changes, **half)
+            shipped = ShippedStepper(steps, repeats + 1, *setting, **changes, **precision)
             ways[f"train_diffusion.json{name}, all handlers"] = shipped
         losses: dict[str, list[Tensor]] = {name: [] for name in ways}
 

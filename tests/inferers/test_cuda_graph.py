@@ -1,4 +1,4 @@
-"""Graphs as torch records them, played by a CPU; what a GPU makes of them is in `tests/test_gpu.py`."""
+"""Graphs as torch records them, played by a CPU; what a GPU makes of them is in `test_cuda_graph_gpu.py`."""
 
 import pytest
 import torch
