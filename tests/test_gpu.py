@@ -22,7 +22,6 @@ from monai_synth.networks import (
     LoRADenoiser,
     load_adapter,
     read_adapter_metadata,
-    remove_adapter,
 )
 from monai_synth.utils import processes, read_json, release_folder
 from tests.bundles import test_processes
