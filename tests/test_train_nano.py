@@ -16,7 +16,7 @@ sys.path.insert(0, str(SCRIPT.parent))
 
 
 def train(work_dir, output_dir, steps):
-    counts = [f"--{name}_steps={steps}" for name in ("vae", "unet", "gamut", "encoder", "clip", "few_step")]
+    counts = [f"--{name}_steps={steps}" for name in ("linear", "vae", "unet", "encoder", "clip", "few_step")]
     few = ["--num_shards=1", "--images_per_shard=2", "--batch_size=4", "--threads=1", *counts]
     folders = ["--work_dir", str(work_dir), "--output_dir", str(output_dir)]
     subprocess.run([sys.executable, str(SCRIPT), *folders, *few], check=True, capture_output=True)

@@ -91,7 +91,7 @@ def train_few_step(work_dir: Path, base_model: str, steps: int, batch_size: int,
         rng, generator = np.random.default_rng([6, step]), torch.Generator(device).manual_seed(step)
         source = {"generator": generator, "device": device}
         indices = rng.integers(len(phantoms), size=batch_size)
-        prompts = list(captions([phantoms.rows[index] for index in indices], np.zeros(batch_size, int), rng))
+        prompts = list(captions([phantoms.rows[index] for index in indices], rng))
         number = torch.randint(0, STEPS, (batch_size,), **source)
         within = torch.randint(1, TEACHER_STEPS + 1, (batch_size,), **source)
         times = number * segment + within * skip - 1
