@@ -36,6 +36,7 @@ from .phantoms import CLASS_NAMES, IMAGE_SIZE, Phantoms, read_rows, rich_windows
 
 logger = logging.getLogger(__name__)
 LATENT_CHANNELS = 48
+LATENT_STD = 0.5  # beside noise of one: many numbers tell the same shape, and it takes more noise to hide it
 TEXT_WIDTH = 96
 
 
@@ -247,7 +248,7 @@ def train_denoiser(
         begin_from: another base whose denoiser and text encoder the first step begins with; random ones without.
     """
     rows, latents = read_rows(work_dir), read_latents(work_dir).to(device)
-    scale = 1.0 / latents[:4000].float().std()
+    scale = LATENT_STD / latents[:4000].float().std()
     write_json(work_dir / "scaling.json", {"scaling_factor": float(scale)})
     tokenizer, scheduler, seen = clip_tokenizer(), build_scheduler(), {}
     unet, text = build_unet().to(device), build_text_encoder(len(tokenizer)).to(device)
@@ -278,7 +279,7 @@ def train_denoiser(
         late = (timesteps < scheduler.config.num_train_timesteps // 4).float()
         return {"loss": errors.mean(), "last_quarter": (errors * late).sum() / late.sum().clamp(min=1)}
 
-    train(work_dir, "unet", {"unet": unet, "text": text}, loss_of, steps, 4e-4, 0.9995)
+    train(work_dir, "unet", {"unet": unet, "text": text}, loss_of, steps, 1e-3, 0.9995)
 
 
 def export(work_dir: Path, output_dir: Path) -> None:
