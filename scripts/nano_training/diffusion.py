@@ -116,9 +116,9 @@ def detail_loss(images: Tensor, target: Tensor) -> Tensor:
     return loss
 
 
-def read_code(work_dir: Path) -> Code:
+def read_code(work_dir: Path, device: torch.device) -> Code:
     """The linear code that is the encoder."""
-    return load_tensors(work_dir / "code.safetensors")
+    return {name: value.to(device) for name, value in load_tensors(work_dir / "code.safetensors").items()}
 
 
 def train_code(work_dir: Path, num_batches: int, device: torch.device) -> None:
@@ -132,11 +132,9 @@ def train_code(work_dir: Path, num_batches: int, device: torch.device) -> None:
 
 def train_linear_decoder(work_dir: Path, steps: int, device: torch.device) -> None:
     """Fits the best linear decoder that the layers of the autoencoder can be."""
-    phantoms, code, autoencoder = Phantoms(work_dir, device), read_code(work_dir), build_autoencoder()
-    set_encoder(autoencoder, code)
-    set_decoder(autoencoder)
-    autoencoder.requires_grad_(False).to(device)
-    code = {name: value.to(device) for name, value in code.items()}
+    phantoms, code, autoencoder = Phantoms(work_dir, device), read_code(work_dir, device), build_autoencoder()
+    set_encoder(autoencoder.to(device), code)
+    set_decoder(autoencoder.requires_grad_(False))
     for layer in linear_layers(autoencoder):
         layer.requires_grad_(True)
 
@@ -153,9 +151,8 @@ def train_decoder(work_dir: Path, steps: int, device: torch.device) -> None:
 
     The numbers are noisy, as those of a denoiser are. The residual blocks learn five times as fast as the linear path.
     """
-    phantoms, code = Phantoms(work_dir, device), read_code(work_dir)
+    phantoms, code = Phantoms(work_dir, device), read_code(work_dir, device)
     autoencoder = trained(work_dir, "linear", {"vae": build_autoencoder()}, average=False)["vae"].to(device)
-    code = {name: value.to(device) for name, value in code.items()}
     for part in (autoencoder.decoder, autoencoder.post_quant_conv):
         part.requires_grad_(True)
 
@@ -177,8 +174,7 @@ def train_decoder(work_dir: Path, steps: int, device: torch.device) -> None:
 @torch.no_grad()
 def encode_latents(work_dir: Path, device: torch.device) -> None:
     """Encodes every phantom and keeps the numbers in half precision."""
-    phantoms = Phantoms(work_dir, device)
-    code = {name: value.to(device) for name, value in read_code(work_dir).items()}
+    phantoms, code = Phantoms(work_dir, device), read_code(work_dir, device)
     for number, path in enumerate(tqdm(phantoms.shards, desc="latents")):
         target = work_dir / "latents" / f"{path.stem}.safetensors"
         if not target.exists():
