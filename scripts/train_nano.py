@@ -45,7 +45,8 @@ def main() -> None:
     parser.add_argument("--code_batches", type=int, default=40, help="batches of 64 windows to fit the code to")
     parser.add_argument("--linear_steps", type=int, default=700)
     parser.add_argument("--vae_steps", type=int, default=6000)
-    parser.add_argument("--unet_steps", type=int, default=8500)
+    parser.add_argument("--unet_steps", type=int, default=12000)
+    parser.add_argument("--unet_learning_rate", type=float, default=1e-3)
     parser.add_argument("--begin_from", help="a base to begin the denoiser and the text encoder from")
     parser.add_argument("--encoder_steps", type=int, default=2000)
     parser.add_argument("--clip_steps", type=int, default=1500)
@@ -66,7 +67,9 @@ def main() -> None:
         "linear": lambda: train_linear_decoder(args.work_dir, args.linear_steps, device),
         "vae": lambda: train_decoder(args.work_dir, args.vae_steps, device),
         "latents": lambda: encode_latents(args.work_dir, device),
-        "unet": lambda: train_denoiser(args.work_dir, args.unet_steps, args.batch_size, device, args.begin_from),
+        "unet": lambda: train_denoiser(
+            args.work_dir, args.unet_steps, args.batch_size, device, args.unet_learning_rate, args.begin_from
+        ),
         "export": lambda: export(args.work_dir, args.output_dir / "nano"),
         "encoder": lambda: train_encoder(args.work_dir, args.encoder_steps, 2 * args.batch_size, device),
         "export_encoder": lambda: export_encoder(args.work_dir, args.output_dir / "nano_encoder"),

@@ -232,7 +232,12 @@ def begin_denoiser(
 
 
 def train_denoiser(
-    work_dir: Path, steps: int, batch_size: int, device: torch.device, begin_from: str | None = None
+    work_dir: Path,
+    steps: int,
+    batch_size: int,
+    device: torch.device,
+    learning_rate: float = 1e-3,
+    begin_from: str | None = None,
 ) -> None:
     """Trains the denoiser and the text encoder on cached latents, v-prediction, all timesteps alike.
 
@@ -241,6 +246,7 @@ def train_denoiser(
         steps: optimizer steps in all.
         batch_size: phantoms of a step; their timesteps are spread evenly.
         device: to train on.
+        learning_rate: peak rate; 2.5e-3 diverged.
         begin_from: another base whose denoiser and text encoder the first step begins with; random ones without.
     """
     rows, latents = read_rows(work_dir), read_latents(work_dir).to(device)
@@ -275,7 +281,7 @@ def train_denoiser(
         late = (timesteps < scheduler.config.num_train_timesteps // 4).float()
         return {"loss": errors.mean(), "last_quarter": (errors * late).sum() / late.sum().clamp(min=1)}
 
-    train(work_dir, "unet", {"unet": unet, "text": text}, loss_of, steps, 1e-3, 0.9995)
+    train(work_dir, "unet", {"unet": unet, "text": text}, loss_of, steps, learning_rate, 0.9995)
 
 
 def export(work_dir: Path, output_dir: Path) -> None:
