@@ -108,6 +108,7 @@ def check_settings(workflow: ConfigWorkflow) -> None:
     check_threads(settings.get("num_threads"))
     check_device(workflow.parser.get_parsed_content("device"))
     check_compile(settings, workflow.parser)
+    check_cuda_graph(settings, workflow.parser)
     if "base_model" in settings:
         from ..networks.base_models import resolve_base_model
 
@@ -206,6 +207,25 @@ def check_compile(settings: dict[str, Any], parser: ConfigParser) -> None:
         raise ValueError(
             f"compile is true, but there is no C++ compiler {compiler}, which torch.compile needs on a CPU. Install "
             "g++, name another one in the environment variable CXX, or leave compile out."
+        )
+
+
+def check_cuda_graph(settings: dict[str, Any], parser: ConfigParser) -> None:
+    """Checks that nothing is asked for that a step as a CUDA graph does not go with; some bases are found out later.
+
+    Raises:
+        ValueError: off a GPU, or with another setting that rules it out.
+    """
+    if settings.get("cuda_graph") is not True:
+        return
+    device = torch.device(parser.get_parsed_content("device"))
+    obstacles = [] if device.type == "cuda" else [f"device '{device}'"]
+    obstacles += ["amp 'float16'"] if settings.get("amp") == "float16" else []
+    obstacles += [f"{name} true" for name in ("train_text_encoder", "gradient_checkpointing") if settings.get(name)]
+    if obstacles:
+        raise ValueError(
+            f"cuda_graph is true, but does not go with {' and '.join(obstacles)}. Leave cuda_graph out to have a graph "
+            "wherever there can be one."
         )
 
 

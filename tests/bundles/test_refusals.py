@@ -36,6 +36,10 @@ from tests.bundles.running import CONFIGS, ROOT, root_message, run
         ({"classifier_amp": "float16"}, "classifier_amp is 'float16'. It can be None, 'bfloat16'"),
         ({"model_path": "/proc/nowhere/model.pt"}, "/proc/nowhere/model.pt cannot be written: "),
         ({"compile": True, "cache_interval": 2}, "Blocks that are skipped cannot be compiled"),
+        (
+            {"cuda_graph": True, "device": "cpu", "train_text_encoder": True},
+            "cuda_graph is true, but does not go with device 'cpu' and train_text_encoder true. Leave cuda_graph out",
+        ),
         ({"phantom_set": "liver", "dataset_dir": "phantom"}, "phantom_set is 'liver'. It can be one of"),
     ],
 )
