@@ -24,6 +24,7 @@ VALIDATION = "val_balanced_accuracy"
 RESULTS = (*NUMBERS, *(EXTERNAL + name for name in NUMBERS), VALIDATION, "seconds", "folder")
 AXES = {"shots": "real images per class", "synthetic_per_class": "synthetic images per class"}  # of learning curves
 FEWEST_DRAWS = 2
+SAMPLES_PER_COMPARISON = 80  # bootstrap samples, so that the smallest p-value is 0.025 after Holm's adjustment
 
 
 def settings_of(row: Row, *without: str) -> tuple[tuple[str, str], ...]:
@@ -88,10 +89,10 @@ def compare_arms(
     for row in rows:
         if row["arm"] != reference and place(row) in baselines:
             treated[settings_of(row)].append(row)
-    found = []
+    found, most = [], SAMPLES_PER_COMPARISON * len(treated)
     for settings, members in treated.items():
         others = [baselines[place(row)] for row in members]
-        found.append((dict(settings), members, others, difference_of(folder, members, others, evaluation)))
+        found.append((dict(settings), members, others, difference_of(folder, members, others, evaluation, most)))
     adjusted = holm([difference.p_value or 1.0 for *_, difference in found])
     return [
         {
@@ -102,7 +103,7 @@ def compare_arms(
             "difference": round(difference.estimate, 4),
             "low": round(difference.low, 4),
             "high": round(difference.high, 4),
-            "p": round(difference.p_value or 1.0, 4),
+            "p": round(difference.p_value or 1.0, 5),
             "p_holm": round(p, 4),
             "verdict": verdict(members, difference, p),
             **chosen_by_validation(folder, members, others, evaluation),
@@ -128,9 +129,13 @@ def chosen_by_validation(
 
 
 def difference_of(
-    folder: Path, members: Sequence[Row], others: Sequence[Row], evaluation: str = "evaluation"
+    folder: Path,
+    members: Sequence[Row],
+    others: Sequence[Row],
+    evaluation: str = "evaluation",
+    most_samples: int | None = None,
 ) -> Difference:
-    """Paired difference of two arms over their draws, from the predictions of each run."""
+    """Paired difference of two arms over their draws, from the predictions of each run; see `paired_bootstrap`."""
     paths = [[folder / row["folder"] / evaluation / "predictions.csv" for row in arm] for arm in (members, others)]
     treatment, baseline = ([read_predictions(path) for path in of_arm] for of_arm in paths)
     return paired_bootstrap(
@@ -138,6 +143,7 @@ def difference_of(
         [run[0] for run in baseline],
         [run[1] for run in treatment],
         [run[2] for run in treatment],
+        most_samples=most_samples,
     )
 
 
