@@ -25,6 +25,7 @@ from .statistics import resampled
 Array = np.ndarray
 FEWEST = 5  # images on each side for a distance; fewer say nothing
 FEWEST_GROUPS = 3  # real groups, so that pairs of different groups exist in a bootstrap sample
+FEWEST_FOR_FLOOR = 4  # real groups, so that each half has pairs of different groups
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ def floor(real: ImageSet, kernel: Kernel = cubic_kernel, repeats: int = 20, seed
         ValueError: with fewer than four groups.
     """
     names = np.unique(real.groups)
-    if len(names) < 4:
+    if len(names) < FEWEST_FOR_FLOOR:
         raise ValueError(f"Two halves of real groups need four groups, found {len(names)}.")
     rng, values = np.random.default_rng(seed), []
     for _ in range(repeats):
@@ -214,7 +215,7 @@ def set_quality(
     distance = Discrepancy(real, synthetic)
     numbers["kid"] = distance.value()
     numbers["kid_low"], numbers["kid_high"] = distance.interval(num_samples, seed=seed)
-    if num_groups >= 4:
+    if num_groups >= FEWEST_FOR_FLOOR:
         numbers["floor"], numbers["floor_high"] = floor(real, seed=seed)
     else:
         notes.append(f"{name}: {num_groups} real groups are too few for a floor.")
