@@ -15,6 +15,7 @@ from monai.bundle import ConfigParser
 from sklearn.preprocessing import normalize
 from tqdm import tqdm
 
+from ..data.audits import audited
 from ..data.near_duplicates import find_near_duplicates
 from ..data.records import Record, class_names_of, load_datalist, select, turned
 from ..data.synthetic_image import FORMATS
@@ -110,6 +111,7 @@ def audit() -> dict[str, Any]:
     channels["metadata"] = metadata_channel(Path(parser.get_parsed_content("output_dir")), records, drawn)
     content = {
         "channels": channels,
+        "audited": audited(drawn, parser.get_parsed_content("adapter_dir")),
         "shots": len(shots),
         "holdout": len(holdout),
         "left_out": [{"holdout": a, "shot": b, "similarity": round(value, 3)} for a, b, value in alike],

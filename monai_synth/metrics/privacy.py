@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from scipy.stats import norm, rankdata
 
+from ..data.audits import LEAK
 from .statistics import delong_interval, rank_test, share_interval
 
 Array = np.ndarray
-LEAK, NO_LEAK, NOT_TESTABLE = "LEAK FOUND", "NO LEAK FOUND", "NOT TESTABLE"
+NO_LEAK, NOT_TESTABLE = "NO LEAK FOUND", "NOT TESTABLE"
 LEVEL = 0.05  # of each test, one-sided
 FEWEST_GROUPS = 5  # on each side
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..data.audits import audit_of
 from ..data.records import ROLES, class_names_of, load_datalist
 from ..metrics.calibration import brier_score, expected_calibration_error, fit_temperature, with_temperature
 from ..metrics.statistics import delong_interval, paired_bootstrap
@@ -48,7 +49,7 @@ def collect(output_dir: str | Path) -> dict[str, Any]:
         "comparison": comparison_of(folder),
         "quality": optional(folder / "assess" / "quality.json"),
         "filters": {path.parent.name: read_json(path) for path in sorted(folder.glob("filter_*/filter.json"))},
-        "privacy": optional(folder / "privacy" / "privacy.json"),
+        "privacy": audit_of(folder),
         "provenance": provenance_of(folder),
         "samples": samples_of(synthetic, class_names),
         "limits": list(LIMITS),
