@@ -69,7 +69,7 @@ class PredictionSaver:
             for index, row in enumerate(self.rows):
                 truth = self.class_names[labels[index]] if known else ""
                 predicted = self.class_names[int(probabilities[index].argmax())]
-                numbers = [f"{value:.6f}" for value in probabilities[index]]
+                numbers = [f"{value:.9g}" for value in probabilities[index]]
                 writer.writerow([row.get("image_path", ""), row.get("group", ""), truth, predicted, *numbers])
         if not known:
             return
