@@ -91,6 +91,7 @@ class TrainingState:
         state: dict[str, Any] = {
             "epoch": epoch,
             "iteration": engine.state.iteration,
+            "num_workers": num_workers_of(engine),
             "network": dict(self.network.state_dict()),
             "optimizer": self.optimizer.state_dict(),
         }
@@ -115,6 +116,7 @@ class TrainingState:
         """Puts the newest sound state back, or leaves everything as it is when there is none.
 
         Raises:
+            ValueError: when the training was begun with another number of reading processes.
             RuntimeError: when several processes do not find the same.
         """
         states = self._newest_first()
@@ -130,6 +132,7 @@ class TrainingState:
                     path,
                 )
                 continue
+            self._check_readers(engine, state)
             self._load(engine, state)
             steps = steps_within(engine)
             further = f" and {steps} steps" if steps else ""
@@ -155,6 +158,16 @@ class TrainingState:
             return noted.get("epoch", float("inf")), noted.get("iteration", 0)  # earlier versions noted the epoch alone
 
         return sorted(states, key=reached, reverse=True)
+
+    def _check_readers(self, engine: Engine, state: dict[str, Any]) -> None:
+        """Each process that reads images has random numbers of its own, so that another number of them draws others."""
+        before, now = state.get("num_workers"), num_workers_of(engine)  # earlier versions did not note it
+        if before not in (None, now) and state["epoch"] < (engine.state.max_epochs or 0):
+            raise ValueError(
+                f"The training in {self.folder} was begun with num_workers {before} and would go on to other weights "
+                f"with {now}, since each reading process draws random numbers of its own. Set num_workers to {before}, "
+                "or remove that folder to begin anew."
+            )
 
     @staticmethod
     def _best_is_there(best_model: BestModelSaver, state: dict[str, Any]) -> bool:
@@ -186,6 +199,11 @@ def noted_of(path: Path) -> dict[str, Any]:
     except ValueError:
         return {}
     return noted if isinstance(noted, dict) else {}
+
+
+def num_workers_of(engine: Any) -> int:
+    """How many processes read the images of a training; 0 when it reads them itself."""
+    return int(getattr(engine.data_loader, "num_workers", 0))
 
 
 def is_best(state: dict[str, Any]) -> bool:

@@ -53,6 +53,21 @@ def test_a_training_asked_to_stop_saves_the_step_and_ends_with_the_same_bits(tmp
     assert torch.equal(network.weight, expected.weight)
 
 
+def test_another_number_of_reading_processes_does_not_go_on_to_other_weights(tmp_path):
+    make_trainer(tmp_path, epochs=2, workers=0)[0].run()
+    with pytest.raises(ValueError, match="begun with num_workers 0 and would go on to other weights with 2.*Set num_w"):
+        make_trainer(tmp_path, epochs=4, workers=2)[0].run()
+    finished, _, _ = make_trainer(tmp_path, epochs=2, workers=2)  # nothing is read any more
+    finished.run()
+    assert finished.state.iteration == 6
+    for path in tmp_path.glob("state_?.safetensors"):
+        state = load_tensors(path)
+        del state["num_workers"]  # of an earlier version
+        save_tensors(path, state)
+        write_json(path.with_suffix(".json"), {"epoch": state["epoch"], "sha256": sha256_of(path)})
+    make_trainer(tmp_path, epochs=3, workers=2)[0].run()
+
+
 def test_a_step_that_gathers_gradients_is_not_saved(tmp_path):
     trainer, _, _ = make_trainer(tmp_path, accumulation=2)
     trainer.add_event_handler(Events.ITERATION_STARTED(once=4), lambda engine: signal.raise_signal(signal.SIGTERM))
