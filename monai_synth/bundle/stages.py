@@ -20,6 +20,7 @@ from ..utils.stopping import stop_request
 from .errors import speak_plainly
 from .machine import use_device, use_threads
 from .nesting import CONFIGS, forwarded, nested_workflow
+from .pool import check_drawn
 from .session import check_keys, digest, overlaid, plain_settings, running_workflow
 from .stage_record import Stage
 
@@ -145,7 +146,8 @@ def begin(name: str, folder: str) -> None:
         folder: where it writes, under `output_dir`.
 
     Raises:
-        ValueError: for an unknown key, data that cannot be used, or a folder made with other settings.
+        ValueError: for an unknown key, data that cannot be used, or a folder made with other settings or another
+            adapter.
         RuntimeError: when another run holds the output folder.
     """
     workflow = required_workflow("begin")
@@ -180,6 +182,8 @@ def begin(name: str, folder: str) -> None:
     if name != "assess":
         stage = stage_of(workflow, name, Path(folder))
         processes.first_only(stage.open)
+    if name == "generate":
+        processes.first_only(lambda: check_drawn(workflow, Path(folder)))
 
 
 def is_complete(folder: Path) -> bool:
@@ -204,7 +208,8 @@ def bring_up_to_date(workflow: ConfigWorkflow, name: str, later: Stage | None = 
         override: settings that differ.
 
     Raises:
-        ValueError: when a folder, or that of what comes later, was made with other settings.
+        ValueError: when a folder, or that of what comes later, was made with other settings, or images with another
+            adapter.
     """
     if name == "prior":
         bring_prior_up_to_date(workflow)
@@ -218,6 +223,8 @@ def bring_up_to_date(workflow: ConfigWorkflow, name: str, later: Stage | None = 
         bring_up_to_date(workflow, parent, later)
     stage = stage_of(nested, name, folder)
     if processes.agreed(stage.complete()):
+        if name == "generate":
+            processes.first_only(lambda: check_drawn(nested, folder))
         logger.info("Stage %s is complete for these settings; its outputs in %s are used.", name, folder)
         return
     for known in filter(None, (stage, later)):

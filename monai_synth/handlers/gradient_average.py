@@ -10,7 +10,7 @@ from ignite.engine import Engine, Events
 from monai.engines import IterationEvents
 from torch import Tensor
 
-from ..utils.processes import average, count, from_first
+from ..utils.processes import average, count, from_first, rank
 from .gradient_clipping import steps_now
 
 
@@ -27,6 +27,7 @@ class GradientAverage:
 
     def __init__(self, parameters: Iterable[Tensor]) -> None:
         self.parameters = list(parameters)
+        self.averaged = 0  # the last step that was
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.STARTED, self.align)
@@ -34,12 +35,25 @@ class GradientAverage:
 
     def align(self, engine: Engine) -> None:
         """Gives all processes the weights of the first."""
+        self.averaged = 0
         for parameter in self.parameters:
             from_first(parameter.data)
 
     def __call__(self, engine: Any) -> None:
+        """Averages what this step's backward pass has given.
+
+        Raises:
+            RuntimeError: when this process repeats a step that all have averaged, for which the others would not wait.
+        """
         if count() == 1 or not steps_now(engine):
             return
+        if self.averaged == engine.state.iteration:
+            raise RuntimeError(
+                f"The memory of process {rank()} ran out after the gradients of step {self.averaged} had been averaged "
+                "over all processes; it cannot repeat that step alone. Run the same command again with "
+                "--gradient_checkpointing True, or with more processes: it goes on from the last state."
+            )
+        self.averaged = engine.state.iteration
         gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in self.parameters]
         together = average(torch.cat([gradient.flatten() for gradient in gradients]))
         for parameter, part in zip(self.parameters, together.split([gradient.numel() for gradient in gradients])):

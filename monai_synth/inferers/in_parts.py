@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from typing import Any
 
@@ -87,24 +88,36 @@ class InPartsInferer(SimpleInferer):
 
         Raises:
             torch.OutOfMemoryError: when there is too little memory for a single image.
+            RuntimeError: when the memory ran out after the optimizer had begun to change the weights.
         """
         numbers, size = torch.get_rng_state(), len(batchdata[Keys.IMAGE])
         parameters = [parameter for group in engine.optimizer.param_groups for parameter in group["params"]]
         accumulates = engine.accumulation_steps > 1
         gradients = [_copy(parameter.grad) if accumulates else None for parameter in parameters]
+        versions, known = [parameter._version for parameter in parameters], set(engine.optimizer.state)
         while True:
             try:
                 return engine._iteration(engine, batchdata)
-            except torch.OutOfMemoryError:
+            except torch.OutOfMemoryError as error:
                 if self.parts >= size:
                     raise
+                if versions != [parameter._version for parameter in parameters]:
+                    raise RuntimeError(
+                        "The memory ran out within the optimizer's step, when it had changed some of the weights; it "
+                        "cannot be repeated. Run the same command again with --gradient_checkpointing True: it goes on "
+                        "from the last state."
+                    ) from error
             # Out of the handler, so that the error's traceback no longer holds the tensors that did not fit.
             self.parts = min(2 * self.parts, size)
             self.graph, self.cuda_graph = None, False  # whose memory is wanted now
+            engine.state.output = None  # and that of what the network gave
+            for parameter in engine.optimizer.state.keys() - known:  # of the first step, and not whole
+                del engine.optimizer.state[parameter]
             logger.warning("A batch of %d needs more memory than there is; it goes on in %d parts.", size, self.parts)
             for parameter, gradient in zip(parameters, gradients):
                 parameter.grad = _copy(gradient)
             torch.set_rng_state(numbers)
+            gc.collect()  # a graph is part of a circle, and its memory is its own until it is gone
             torch.cuda.empty_cache()
 
 

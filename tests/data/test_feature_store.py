@@ -4,6 +4,7 @@ import threading
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from monai_synth.data import FeatureStore, feature_store, own_missing
 from monai_synth.utils import processes
@@ -44,3 +45,46 @@ def test_an_image_that_nobody_encoded_is_named(tmp_path):
     store.add(["0"], torch.zeros(1, 2))
     with pytest.raises(ValueError, match="1.png"):
         store.features(RECORDS[:2])
+
+
+def test_what_is_added_after_a_file_was_removed_takes_the_place_of_no_other(tmp_path):
+    store = FeatureStore(tmp_path, "e")
+    for number in range(3):
+        store.add([str(number)], torch.full((1, 2), float(number)))
+    sorted(tmp_path.iterdir())[0].unlink()
+    store = FeatureStore(tmp_path, "e")
+    store.add(["0"], torch.zeros(1, 2))
+    for known in (store, FeatureStore(tmp_path, "e")):
+        assert known.features(RECORDS[:3])[:, 0].tolist() == [0, 1, 2]
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+def other_file(path):
+    save_file({"w": torch.zeros(1)}, path)
+
+
+def one_row_less(path):
+    save_file({"features": torch.zeros(1, 2)}, path, {"encoder": "e", "sha256": '["0", "1"]'})
+
+
+@pytest.mark.parametrize(
+    ("damage", "what"),
+    [
+        (truncate, "it cannot be read"),
+        (empty, "it cannot be read"),
+        (other_file, "it cannot be read"),
+        (one_row_less, "it notes 2 images and has features of 1"),
+    ],
+)
+def test_a_damaged_file_is_named(tmp_path, damage, what):
+    FeatureStore(tmp_path, "e").add(["0", "1"], torch.zeros(2, 2))
+    damage(tmp_path / "features_00000_000.safetensors")
+    with pytest.raises(ValueError, match=f"features_00000_000.safetensors is damaged, {what}.*Remove it and run"):
+        FeatureStore(tmp_path, "e")

@@ -35,6 +35,14 @@ def test_a_reader_never_sees_a_part(tmp_path):
     assert seen <= {1, 5000}
 
 
+def test_files_get_the_usual_rights_and_no_writer_touches_those_of_the_process(tmp_path, monkeypatch):
+    """The umask is one for all threads: two that set it to read it could leave the process with none."""
+    (tmp_path / "usual.txt").touch()
+    monkeypatch.setattr(os, "umask", lambda mask: pytest.fail("the umask of the process was set"))
+    write_text(tmp_path / "own.txt", "all")
+    assert (tmp_path / "own.txt").stat().st_mode == (tmp_path / "usual.txt").stat().st_mode
+
+
 def test_states_come_back_as_they_were(tmp_path):
     shared = torch.arange(6.0).view(2, 3)
     plain = {"epoch": 3, "rate": 0.5, "none": None, "names": ["a", "b"], "flag": True}
