@@ -44,7 +44,7 @@ def assess(store: FeatureStore, records: Sequence[Record]) -> dict[str, Any]:
     wait_for_all()  # each process has encoded its part
     if not is_first():
         return {}
-    store = FeatureStore(store.folder, store.encoder)
+    store.read()
     parser = required_workflow("assess").parser
     class_names = class_names_of(parser.get_parsed_content("datalist_path"))
     roles = tuple(parser.get_parsed_content("reference_roles"))

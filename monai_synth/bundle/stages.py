@@ -172,7 +172,8 @@ def begin(name: str, folder: str) -> None:
     use_device(parser.get_parsed_content("device"))
     use_threads(plain_settings(parser.config).get("num_threads"))
     if name == "assess" and is_complete(Path(parser.get_parsed_content("synthetic_dir"))):
-        return  # judges what is there, whatever it was made with
+        check_size(parser)
+        return  # judges what is there, whatever else it was made with
     processes.first_only(lambda: prepare_data(workflow))
     own = None if name == "assess" else stage_of(workflow, name, Path(folder))
     for parent in upstream_of(name, plain_settings(parser.config)):
@@ -189,6 +190,21 @@ def begin(name: str, folder: str) -> None:
 def is_complete(folder: Path) -> bool:
     """Whether a stage has written all its outputs into a folder, with whatever settings."""
     return (folder / "run.json").is_file() and bool(read_json(folder / "run.json")["complete"])
+
+
+def check_size(parser: ConfigParser) -> None:
+    """Checks that images are judged at the size at which they were drawn, where that is known.
+
+    Raises:
+        ValueError: when `image_size` is another; names both.
+    """
+    folder, size = Path(parser.get_parsed_content("synthetic_dir")), parser.get_parsed_content("image_size")
+    drawn = read_json(folder / "run.json")["settings"].get("image_size", size)
+    if drawn != size:
+        raise ValueError(
+            f"The images in {folder} were drawn with image_size {drawn}, and would be judged at {size} pixels, where "
+            f"their detail is lost or made up. Add --image_size {drawn}."
+        )
 
 
 def finish(name: str, folder: str) -> None:

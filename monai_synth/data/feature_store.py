@@ -18,26 +18,31 @@ from .records import Record
 
 
 class FeatureStore:
-    """Features of one encoder in a folder; a file for each time that some were added.
+    """Features of one encoder, of images of one size, in a folder; a file for each time that some were added.
 
     Args:
-        folder: made when something is added.
-        encoder: fingerprint of the encoder, so that features of another one are never mixed in.
+        folder: has a folder for each encoder and size, made when something is added.
+        encoder: fingerprint of the encoder.
+        size: pixels of a side to which images are brought before they are encoded.
 
     Raises:
         ValueError: when a file in the folder is damaged, or holds features of another encoder.
     """
 
-    def __init__(self, folder: PathLike, encoder: str) -> None:
-        self.folder, self.encoder = Path(folder), encoder
+    def __init__(self, folder: PathLike, encoder: str, size: int) -> None:
+        self.folder, self.encoder = Path(folder) / f"{encoder[:12]}_{size}", encoder
+        self.read()
+
+    def read(self) -> None:
+        """Looks at what is in the folder now, what other processes have added too."""
         self.parts: list[Path] = []
         self.place: dict[str, tuple[int, int]] = {}
         for path in sorted(self.folder.glob("features_*.safetensors")):
             known, hashes = _noted(path)
-            if known.get("encoder") != encoder:
+            if known.get("encoder") != self.encoder:
                 raise ValueError(
-                    f"{path} holds features of the encoder {str(known.get('encoder'))[:12]}, not of {encoder[:12]}. "
-                    "Features of different encoders are never compared; name another --output_dir or remove the file."
+                    f"{path} holds features of the encoder {str(known.get('encoder'))[:12]}, not of "
+                    f"{self.encoder[:12]}. Features of different encoders are never compared; remove the file."
                 )
             self._note(path, hashes)
 
