@@ -31,10 +31,7 @@ def groups_of(
     """
     if isinstance(groups, str) and not groups.endswith(".csv"):
         return _by_pattern(relative, groups, findings)
-    if groups is None:
-        tables = [source / name for name in TABLES if (source / name).is_file()]
-    else:
-        tables = [source / name for name in ([groups] if isinstance(groups, str) else groups)]
+    tables = group_tables(source, groups)
     if not tables:
         return [None] * len(relative)
     known = _Table(tables, findings)
@@ -48,6 +45,15 @@ def groups_of(
         for image in sorted(known.unused):
             findings.append(Finding("warning", image, f"stands in {name} but is not in the folder."))
     return found
+
+
+def group_tables(source: Path, groups: str | Sequence[str] | None) -> list[Path]:
+    """The tables that name the groups of a data set: none for a pattern; see `groups_of` for the arguments."""
+    if groups is None:
+        return [source / name for name in TABLES if (source / name).is_file()]
+    if isinstance(groups, str):
+        return [source / groups] if groups.endswith(".csv") else []
+    return [source / name for name in groups]
 
 
 def _by_pattern(relative: Sequence[str], pattern: str, findings: list[Finding]) -> list[str | None]:
