@@ -134,7 +134,8 @@ def _of_csv(source: Path, findings: list[Finding]) -> list[LabelledFile]:
         return []
     folder = str(source.parent.resolve())
     return [
-        LabelledFile(os.path.join(folder, row["image"]), row[class_column], row.get("group") or None) for row in rows
+        LabelledFile(os.path.join(folder, row["image"]), row[class_column], (row.get("group") or "").strip() or None)
+        for row in rows
     ]
 
 

@@ -125,6 +125,9 @@ def _examine(
     if groups is not None or not any(own):
         relative = [Path(os.path.relpath(file.path, base)).as_posix() for file in files]
         own = groups_of(relative, base, groups, findings)
+    else:
+        message = f"has no group in {source.name}, where others have one; name its patient or slide there."
+        findings += [Finding("error", os.path.relpath(file.path, base), message) for file in files if not file.group]
     records = _records(base, files, own, names, findings)
     if files and not any(own):
         message = (
