@@ -21,6 +21,11 @@ def is_image_name(path: str | Path) -> bool:
     return str(path).lower().endswith(SUFFIXES)
 
 
+def is_nifti_name(path: str | Path) -> bool:
+    """Whether a file's name ends like a NIfTI image."""
+    return str(path).lower().endswith((".nii", ".nii.gz"))
+
+
 def read_image(path: str | Path, page: int | None = None, value_range: tuple[float, float] | None = None) -> np.ndarray:
     """An image file as an array, the right way up and in RGB.
 
@@ -41,7 +46,7 @@ def read_image(path: str | Path, page: int | None = None, value_range: tuple[flo
             values whose range is not known.
     """
     path = Path(path)
-    if str(path).lower().endswith((".nii", ".nii.gz")):
+    if is_nifti_name(path):
         return _read_nifti(path, value_range)
     return _to_array(path, open_image(path, page), value_range)
 
@@ -77,12 +82,10 @@ def look_at(path: str | Path) -> tuple[str, int]:
     Raises:
         FileNotFoundError, ValueError: as `read_image`.
     """
-    if not str(path).lower().endswith((".nii", ".nii.gz")):
-        image = open_image(path)
-        if image.mode not in DEPTHS:
-            pixels = to_rgb(image)
-            content = hashlib.sha256(f"{pixels.height} {pixels.width} ".encode() + pixels.tobytes())
-            return content.hexdigest(), min(pixels.size)
+    if not is_nifti_name(path):
+        pixels = to_rgb(open_image(path))
+        content = hashlib.sha256(f"{pixels.height} {pixels.width} ".encode() + pixels.tobytes())
+        return content.hexdigest(), min(pixels.size)
     values = (read_image(path).transpose(1, 2, 0) * 255).round().astype(np.uint8)
     content = hashlib.sha256(f"{values.shape[0]} {values.shape[1]} ".encode() + values.tobytes())
     return content.hexdigest(), min(values.shape[:2])
@@ -104,11 +107,16 @@ def _to_array(path: Path, image: Image.Image, value_range: tuple[float, float] |
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """A Pillow image of 8 bits as RGB: the right way up, what is transparent over white.
+    """A Pillow image as RGB of 8 bits: the right way up, what is transparent over white, 16-bit grey scaled.
 
-    It is the `converter` of MONAI's `PILReader` wherever that reads images for us.
+    Raises:
+        ValueError: for 32-bit and float images, whose range is not known; names the file where Pillow does.
     """
+    name = getattr(image, "filename", "")
     image = ImageOps.exif_transpose(image) if image.getexif() else image
+    if image.mode in DEPTHS:
+        grey = _scaled_grey(name or "The image", np.asarray(image, dtype=np.float64), None, DEPTHS[image.mode])
+        return Image.fromarray((grey * 255).round().astype(np.uint8).transpose(1, 2, 0))
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
@@ -118,7 +126,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _scaled_grey(
-    path: Path, pixels: np.ndarray, value_range: tuple[float, float] | None, full: float | None
+    path: str | Path, pixels: np.ndarray, value_range: tuple[float, float] | None, full: float | None
 ) -> np.ndarray:
     if value_range is None and full is None:
         raise ValueError(
