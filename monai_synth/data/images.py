@@ -11,6 +11,8 @@ import nibabel
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from .synthetic_image import carries_mark
+
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".nii", ".nii.gz")
 MAX_PIXELS = 50_000_000
 DEPTHS = {"I;16": 65535.0, "I;16B": 65535.0, "I;16L": 65535.0, "I": None, "F": None}
@@ -74,8 +76,8 @@ def open_image(path: str | Path, page: int | None = None) -> Image.Image:
         raise ValueError(f"{path} is not an image that can be read: {error}.") from error
 
 
-def look_at(path: str | Path) -> tuple[str, int]:
-    """The SHA-256 of an image's pixels, 64 hexadecimal digits, and its smaller side in pixels.
+def look_at(path: str | Path) -> tuple[str, int, bool]:
+    """The SHA-256 of an image's pixels, 64 hexadecimal digits, its smaller side in pixels, and whether it is synthetic.
 
     Two files have the same digest when `read_image` gives the same pixels of 8 bits for both.
 
@@ -83,12 +85,13 @@ def look_at(path: str | Path) -> tuple[str, int]:
         FileNotFoundError, ValueError: as `read_image`.
     """
     if not is_nifti_name(path):
-        pixels = to_rgb(open_image(path))
+        image = open_image(path)
+        pixels = to_rgb(image)
         content = hashlib.sha256(f"{pixels.height} {pixels.width} ".encode() + pixels.tobytes())
-        return content.hexdigest(), min(pixels.size)
+        return content.hexdigest(), min(pixels.size), carries_mark(image)
     values = (read_image(path).transpose(1, 2, 0) * 255).round().astype(np.uint8)
     content = hashlib.sha256(f"{values.shape[0]} {values.shape[1]} ".encode() + values.tobytes())
-    return content.hexdigest(), min(values.shape[:2])
+    return content.hexdigest(), min(values.shape[:2]), False
 
 
 def _check_size(path: Path, width: int, height: int) -> None:

@@ -2,10 +2,11 @@ import json
 from types import SimpleNamespace
 
 import pytest
+import torch
 from monai.bundle import ConfigParser
 
 from monai_synth.bundle.preparation import listing, prepare_data
-from monai_synth.data import load_datalist
+from monai_synth.data import load_datalist, write_synthetic_image
 from monai_synth.utils import read_json
 
 CHANGES = {"label": lambda label: 1 - label, "group": lambda group: f"{group}x", "role": lambda role: "train"}
@@ -66,3 +67,10 @@ def test_what_is_made_of_the_images_is_in_the_identity(image_folder, monkeypatch
             prepare(folder)
         identities.add(json.loads(path.read_text())["identity"])
     assert len(identities) == 4
+
+
+def test_another_data_set_of_synthetic_images_is_refused(image_folder):
+    folder, other = image_folder({"a": 9, "b": 9}), image_folder({"a": 1, "b": 1}, name="other")
+    write_synthetic_image(other / "a" / "drawn.png", torch.rand(3, 32, 32))
+    with pytest.raises(ValueError, match="(?s)external_dir: .*a/drawn.png: says in its metadata that it is synthetic"):
+        prepare(folder, external_dir=str(other), external_class_map=None)

@@ -5,9 +5,10 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from monai_synth.data import check, scan
+from monai_synth.data import check, save_datalist, scan, write_synthetic_image
 
 
 def messages(findings, level="error"):
@@ -78,6 +79,26 @@ def test_a_name_that_several_images_have_is_no_group(image_folder):
     (folder / "groups.csv").write_text("image,group\na/0.png,p1\n")
     found = messages(check(folder))
     assert list(found) == ["b/0.png"] and "stands in groups.csv 1 times, for 2 images" in found["b/0.png"]
+
+
+@pytest.mark.parametrize("name", ["drawn.png", "drawn.webp"])
+def test_a_synthetic_image_is_in_no_data_set(image_folder, name):
+    folder = image_folder({"a": 2, "b": 2})
+    write_synthetic_image(folder / "b" / name, torch.rand(3, 32, 32))
+    with pytest.raises(ValueError, match=f"b/{name}: says in its metadata that it is synthetic.*--synthetic_datalist"):
+        scan(folder)
+    assert list(messages(check(folder))) == [f"b/{name}"]
+
+
+def test_a_datalist_of_synthetic_images_is_no_data_set(image_folder):
+    folder = image_folder({"a": 1, "b": 1})
+    records = [{**record, "role": "train"} for record in scan(folder)[0]]
+    save_datalist(folder / "list.json", records, ["a", "b"], folder)
+    assert len(scan(folder / "list.json")[0]) == 2
+    records[1] = {**records[1], "origin": "synthetic"}
+    save_datalist(folder / "list.json", records, ["a", "b"], folder)
+    with pytest.raises(ValueError, match="b_000.png: is, by its origin in list.json, synthetic.*--synthetic_datalist"):
+        scan(folder / "list.json")
 
 
 def test_a_csv_and_a_datalist_are_scanned_too(image_folder, tmp_path):
