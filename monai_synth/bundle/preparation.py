@@ -14,6 +14,7 @@ from typing import Any
 
 from monai.bundle import ConfigWorkflow
 
+from ..data.fitted_images import EXTERNAL
 from ..data.records import Record
 from ..utils.io import read_json, sha256_of
 from .session import digest, plain_settings
@@ -117,7 +118,7 @@ def external_records(wanted: Mapping[str, Any], class_names: Sequence[str]) -> l
             f"external_dir: {error}\nIt must have all classes of the training data, {list(class_names)}. Its own names "
             "go into --external_class_map; classes that both have are chosen with --class_names."
         ) from None
-    return [{**record, "role": "external", "fold": -1, "group": f"external/{record['group']}"} for record in records]
+    return [{**record, "role": "external", "fold": -1, "group": EXTERNAL + record["group"]} for record in records]
 
 
 def refuse_other_split(path: Path, wanted: dict[str, Any]) -> None:

@@ -30,6 +30,8 @@ def run_folder(tmp_path):
             records.append({**record, "origin": "synthetic", "sha256": sha256_of(path)})
     kept = [record for record in records if "000002" not in record["image"]]
     save_datalist(folder / "filter_standard" / "datalist.json", kept, ["benign", "tumor"], folder / "filter_standard")
+    learned = {"images": ["of patient_folder"], "groups": []}  # whoever has an image could look up whether it is there
+    write_json(folder / "filter_standard" / "fitted_on.json", learned)
     return folder
 
 
