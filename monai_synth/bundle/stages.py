@@ -146,8 +146,8 @@ def begin(name: str, folder: str) -> None:
         folder: where it writes, under `output_dir`.
 
     Raises:
-        ValueError: for an unknown key, data that cannot be used, or a folder made with other settings or another
-            adapter.
+        ValueError: for an unknown key, data that cannot be used, a folder made with other settings or another adapter,
+            or synthetic images made of real ones that judge.
         RuntimeError: when another run holds the output folder.
     """
     workflow = required_workflow("begin")
@@ -164,6 +164,7 @@ def begin(name: str, folder: str) -> None:
         return
     set_determinism(seed=int(parser.get_parsed_content("seed")))
     from .preparation import prepare_data
+    from .provenance import check_judges, note_fitted_images
     from .settings import check_settings, check_writable
 
     check_settings(workflow)
@@ -182,9 +183,13 @@ def begin(name: str, folder: str) -> None:
         release_diffusion()  # what follows needs the memory and not the base
     if name != "assess":
         stage = stage_of(workflow, name, Path(folder))
+        if name == "train" and parser.get_parsed_content("mixing") != "none" and (unknown := check_judges(workflow)):
+            logger.warning(unknown)
         processes.first_only(stage.open)
-    if name == "generate":
-        processes.first_only(lambda: check_drawn(workflow, Path(folder)))
+        if name == "generate":
+            processes.first_only(lambda: check_drawn(workflow, Path(folder)))
+        if name in ("generate", "filter"):
+            processes.first_only(lambda: note_fitted_images(workflow, name, Path(folder)))
 
 
 def is_complete(folder: Path) -> bool:

@@ -15,6 +15,10 @@ from .records import load_datalist
 
 DEPTH = 4  # levels below the data set's folder at which class folders are looked for
 ClassMap = Mapping[str, str | None]
+SYNTHETIC = (
+    "synthetic. A data set, also one of --external_dir, holds real images alone; synthetic ones train a classifier by "
+    "--synthetic_datalist."
+)
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ def labelled_files(
     elif source.suffix == ".csv":
         files = _of_csv(source, findings)
     else:
-        files = [LabelledFile(row["image"], row["class_name"], row.get("group")) for row in load_datalist(source)]
+        files = list(_of_datalist(source, findings))
     if class_map is not None:
         files = _mapped(files, class_map, source, findings)
     files = [file for file in files if class_names is None or file.class_name in class_names]
@@ -134,8 +138,17 @@ def _of_csv(source: Path, findings: list[Finding]) -> list[LabelledFile]:
         return []
     folder = str(source.parent.resolve())
     return [
-        LabelledFile(os.path.join(folder, row["image"]), row[class_column], row.get("group") or None) for row in rows
+        LabelledFile(os.path.join(folder, row["image"]), row[class_column], (row.get("group") or "").strip() or None)
+        for row in rows
     ]
+
+
+def _of_datalist(source: Path, findings: list[Finding]) -> Iterator[LabelledFile]:
+    for row in load_datalist(source):
+        if row.get("origin") == "synthetic":
+            findings.append(Finding("error", row["image"], f"is, by its origin in {source.name}, {SYNTHETIC}"))
+        else:
+            yield LabelledFile(row["image"], row["class_name"], row.get("group"))
 
 
 def _of_annotations(source: Path, annotations: str, findings: list[Finding]) -> list[LabelledFile]:

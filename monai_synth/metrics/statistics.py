@@ -116,9 +116,7 @@ def paired_bootstrap(
     return Difference(float(np.concatenate(whole).mean()), float(low), float(high), level, float(p_value))
 
 
-def _bootstrap_samples(
-    test_sets: Sequence[tuple[Array, Array, Array]], at_a_time: int, most: int, seed: int
-) -> Array:
+def _bootstrap_samples(test_sets: Sequence[tuple[Array, Array, Array]], at_a_time: int, most: int, seed: int) -> Array:
     """Differences of bootstrap samples, from (gains, labels, groups) of each test set; see `paired_bootstrap`."""
     rng = np.random.default_rng(seed)
     members = [np.unique(kind, return_inverse=True)[1] for *_, kind in test_sets]

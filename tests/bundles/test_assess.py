@@ -44,7 +44,11 @@ def test_an_assessment_judges_and_reports(settings, encoder, tmp_path):
         assert Path(record["image"]).name not in page
 
     stamp = next((out / "features").glob("*/*.safetensors")).stat().st_mtime_ns
-    run("assess", {key: settings[key] for key in ("output_dir", "encoder", "device", "image_size")}, include_real_images=True)
+    run(
+        "assess",
+        {key: settings[key] for key in ("output_dir", "encoder", "device", "image_size")},
+        include_real_images=True,
+    )
     assert "Nearest real images" in (out / "report.html").read_text()
     parts = list((out / "features").glob("*/*.safetensors"))
     assert len(parts) == 1 and parts[0].stat().st_mtime_ns == stamp  # every image was encoded once

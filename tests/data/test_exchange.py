@@ -31,6 +31,8 @@ def run_folder(tmp_path):
             records.append({**record, "origin": "synthetic", "sha256": sha256_of(path)})
     kept = [record for record in records if "000002" not in record["image"]]
     save_datalist(folder / "filter_standard" / "datalist.json", kept, ["benign", "tumor"], folder / "filter_standard")
+    learned = {"images": ["of patient_folder"], "groups": []}  # whoever has an image could look up whether it is there
+    write_json(folder / "filter_standard" / "fitted_on.json", learned)
     return folder
 
 
@@ -77,9 +79,7 @@ def test_a_verdict_goes_with_the_images_that_were_audited_alone(run_folder, tmp_
     (run_folder / "adapter" / "pytorch_lora_weights.safetensors").write_bytes(b"weights")
     clean = {"verdict": "NO LEAK FOUND", "words": "None."}
     content = {"channels": {"images": clean, "metadata": clean, "adapter": clean}}
-    write_json(
-        run_folder / "privacy" / "privacy.json", {**content, "audited": audited(drawn, run_folder / "adapter")}
-    )
+    write_json(run_folder / "privacy" / "privacy.json", {**content, "audited": audited(drawn, run_folder / "adapter")})
     datalist = run_folder / "synthetic" / "datalist.json"
     save_datalist(datalist, drawn, ["benign", "tumor"], datalist.parent)
     found, channels = verdict()

@@ -98,6 +98,8 @@ def test_encoders_and_sizes_have_folders_of_their_own(tmp_path):
         store.add(["0"], torch.full((1, 2), float(value)))
     values = [FeatureStore(tmp_path, *kind).features(RECORDS[:1])[0, 0] for kind in kinds]
     assert values == [0, 1, 2]
-    (tmp_path / "f_128" / "features_00000_000.safetensors").rename(tmp_path / "e_512" / "features_00001_000.safetensors")
+    (tmp_path / "f_128" / "features_00000_000.safetensors").rename(
+        tmp_path / "e_512" / "features_00001_000.safetensors"
+    )
     with pytest.raises(ValueError, match="holds features of the encoder f, not of e. Features of different encoders"):
         FeatureStore(tmp_path, "e", 512)

@@ -5,9 +5,10 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from monai_synth.data import check, scan
+from monai_synth.data import check, save_datalist, scan, write_synthetic_image
 
 
 def messages(findings, level="error"):
@@ -39,6 +40,65 @@ def test_groups_come_from_a_file_or_a_pattern(image_folder):
     assert "needs the columns image and group" in messages(check(folder))["groups.csv"]
     with pytest.raises(ValueError, match="does not match the group pattern"):
         scan(folder, groups="patient_(x)")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "path", "words"),
+    [
+        (r"(?:a_(\d+))?", "b/b_000.png", "its first group is empty there"),
+        (r"_\d+", r"_\d+", "has no group in parentheses"),
+        (r"_(\d+", r"_(\d+", "is no regular expression"),
+    ],
+)
+def test_a_pattern_must_name_the_group_of_every_image(image_folder, pattern, path, words):
+    assert words in messages(check(image_folder({"a": 2, "b": 2}), groups=pattern))[path]
+
+
+def test_groups_of_some_rows_alone_are_refused(image_folder):
+    folder = image_folder({"a": 2, "b": 1})
+    rows = "image,class_name,group\na/a_000.png,a,p1\na/a_001.png,a, \nb/b_000.png,b,p2\n"
+    (folder / "list.csv").write_text(rows)
+    assert list(messages(check(folder / "list.csv"))) == ["a/a_001.png"]
+    with pytest.raises(ValueError, match="a_001.png: has no group in list.csv, where others have one"):
+        scan(folder / "list.csv")
+    (folder / "groups.csv").write_text("image,group\na/a_000.png,p1\na/a_001.png,\nb/b_000.png,p2\n")
+    with pytest.raises(ValueError, match="a_001.png: has no group in groups.csv; name its patient"):
+        scan(folder)
+
+
+def test_a_name_that_several_images_have_is_no_group(image_folder):
+    folder = image_folder({"a": 1, "b": 1})
+    for name in "ab":
+        (folder / name / f"{name}_000.png").rename(folder / name / "0.png")
+    for rows in ("0.png,p1\n0.png,p2\n", "0.png,p1\n", "a/0.png,p1\na/0.png,p2\nb/0.png,p2\n"):
+        (folder / "groups.csv").write_text("image,group\n" + rows)
+        assert "Give every image one line, with its path" in messages(check(folder))["a/0.png"]
+    for rows, groups in (("a/0.png,p1\nb/0.png,p2\n", ["p1", "p2"]), ("0.png,p1\n0.png,p1\n", ["p1", "p1"])):
+        (folder / "groups.csv").write_text("image,group\n" + rows)
+        assert [record["group"] for record in scan(folder)[0]] == groups
+    (folder / "groups.csv").write_text("image,group\na/0.png,p1\n")
+    found = messages(check(folder))
+    assert list(found) == ["b/0.png"] and "stands in groups.csv 1 times, for 2 images" in found["b/0.png"]
+
+
+@pytest.mark.parametrize("name", ["drawn.png", "drawn.webp"])
+def test_a_synthetic_image_is_in_no_data_set(image_folder, name):
+    folder = image_folder({"a": 2, "b": 2})
+    write_synthetic_image(folder / "b" / name, torch.rand(3, 32, 32))
+    with pytest.raises(ValueError, match=f"b/{name}: says in its metadata that it is synthetic.*--synthetic_datalist"):
+        scan(folder)
+    assert list(messages(check(folder))) == [f"b/{name}"]
+
+
+def test_a_datalist_of_synthetic_images_is_no_data_set(image_folder):
+    folder = image_folder({"a": 1, "b": 1})
+    records = [{**record, "role": "train"} for record in scan(folder)[0]]
+    save_datalist(folder / "list.json", records, ["a", "b"], folder)
+    assert len(scan(folder / "list.json")[0]) == 2
+    records[1] = {**records[1], "origin": "synthetic"}
+    save_datalist(folder / "list.json", records, ["a", "b"], folder)
+    with pytest.raises(ValueError, match="b_000.png: is, by its origin in list.json, synthetic.*--synthetic_datalist"):
+        scan(folder / "list.json")
 
 
 def test_a_csv_and_a_datalist_are_scanned_too(image_folder, tmp_path):

@@ -150,4 +150,6 @@ def test_a_ceiling_of_nothing_is_said():
     found = quality(real, joined(images(rng, 60, 0), images(rng, 60, 0, label=1)), ["a", "b"], num_samples=20)
     for name, numbers in found["classes"].items():
         if numbers["ceiling"] <= 0:
-            assert numbers["ratio"] is None and any(note.startswith(f"{name}: real images are as near") for note in found["notes"])
+            assert numbers["ratio"] is None and any(
+                note.startswith(f"{name}: real images are as near") for note in found["notes"]
+            )
