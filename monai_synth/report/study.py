@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -49,11 +50,7 @@ def shared_settings(rows: Sequence[Row], reference: str) -> list[str]:
     """
     settings = [key for key, _ in settings_of(rows[0], "arm", "synthetic_per_class")]
     own = [row for row in rows if row["arm"] == reference]
-    return [
-        key
-        for key in settings
-        if all(row.get(key, "") != "" for row in rows) or len({row.get(key, "") for row in own}) > 1
-    ]
+    return [key for key in settings if all(row.get(key, "") != "" for row in rows) or len(values_of(own, key)) > 1]
 
 
 def on_external(rows: Sequence[Row]) -> list[Row]:
@@ -67,6 +64,9 @@ def compare_arms(
 ) -> list[dict[str, Any]]:
     """Every arm against the reference arm with the same settings, paired by draw and test image.
 
+    An arm that sets something of the grid itself (a classifier, by its overlay) to what the reference never has is
+    compared with the reference at each value that this has there, and the comparison says so: `against`.
+
     Args:
         folder: of the study.
         rows: of `results.csv`.
@@ -79,20 +79,12 @@ def compare_arms(
         when the validation images choose between arm and reference in every draw: in how many the arm is kept, and the
         mean, difference and interval of what was chosen.
     """
-    shared = shared_settings(rows, reference)
-
-    def place(row: Row) -> tuple[str, ...]:
-        return (*(row.get(key, "") for key in shared), *draw_of(row))
-
-    baselines = {place(row): row for row in rows if row["arm"] == reference}
-    treated: dict[tuple, list[Row]] = defaultdict(list)
-    for row in rows:
-        if row["arm"] != reference and place(row) in baselines:
-            treated[settings_of(row)].append(row)
+    treated = pairs_of(rows, reference)
     found, most = [], SAMPLES_PER_COMPARISON * len(treated)
-    for settings, members in treated.items():
-        others = [baselines[place(row)] for row in members]
-        found.append((dict(settings), members, others, difference_of(folder, members, others, evaluation, most)))
+    for (settings, against), pairs in treated.items():
+        members, others = [row for row, _ in pairs], [other for _, other in pairs]
+        named = {**dict(settings), **({"against": against} if any(told for _, told in treated) else {})}
+        found.append((named, members, others, difference_of(folder, members, others, evaluation, most)))
     adjusted = holm([difference.p_value or 1.0 for *_, difference in found])
     return [
         {
@@ -110,6 +102,40 @@ def compare_arms(
         }
         for (settings, members, others, difference), p in zip(found, adjusted)
     ]
+
+
+def pairs_of(rows: Sequence[Row], reference: str) -> dict[tuple, list[tuple[Row, Row]]]:
+    """The runs of every comparison, each with the reference's run that it is compared with.
+
+    Args:
+        rows: of `results.csv`.
+        reference: name of the arm that the others are compared with.
+
+    Returns:
+        Pairs by the arm's settings and by what of the reference differs from them and is named, see `compare_arms`.
+    """
+    shared = shared_settings(rows, reference)
+
+    def place(row: Row, keys: Sequence[str]) -> tuple[str, ...]:
+        return (*(row.get(key, "") for key in keys), *draw_of(row))
+
+    baselines = list({place(row, shared): row for row in rows if row["arm"] == reference}.values())
+    own: dict[str, list[str]] = {}  # settings of the grid that an arm sets to what the reference never has
+    for arm in {row["arm"] for row in rows}:
+        members = [row for row in rows if row["arm"] == arm]
+        own[arm] = [key for key in shared if not values_of(members, key) & values_of(baselines, key)]
+    found: dict[tuple, list[tuple[Row, Row]]] = defaultdict(list)
+    for row, other in itertools.product(rows, baselines):
+        agreed = [key for key in shared if key not in own[row["arm"]]]
+        if row["arm"] != reference and place(row, agreed) == place(other, agreed):
+            against = ", ".join(f"{key} {other.get(key, '')}" for key in own[row["arm"]])
+            found[settings_of(row), against].append((row, other))
+    return found
+
+
+def values_of(rows: Sequence[Row], key: str) -> set[str]:
+    """The values that a setting has in some rows."""
+    return {row.get(key, "") for row in rows}
 
 
 def chosen_by_validation(

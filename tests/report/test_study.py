@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from monai_synth.report import write_report
-from monai_synth.report.study import compare_arms, curves_of, write_study_report
+from monai_synth.report.study import compare_arms, curves_of, labels_of, write_study_report
 from monai_synth.report.study_files import read_predictions, read_results, rows_if_any
 from monai_synth.report.tables import text_table, write_rows
 from monai_synth.utils import write_json
@@ -102,6 +102,21 @@ def test_an_arms_own_settings_do_not_keep_it_from_its_reference(study):
     # but a setting of the grid does: every arm is compared at its own point
     doubled = [{**row, "rank": rank} for row in rows for rank in ("4", "8")]
     assert [(row["rank"], row["draws"]) for row in compare_arms(folder, doubled, "real")] == [("4", 6), ("8", 6)]
+
+
+def test_an_arm_with_another_classifier_than_the_grids_is_compared_with_each_of_them(study):
+    folder = study({"real": 0.6, "better": 0.85, "same": 0.6})
+    rows = [{**row, "classifier": name} for row in read_results(folder) for name in ("resnet18", "resnet50")]
+    rows = [row for row in rows if row["arm"] != "better" or row["classifier"] == "resnet18"]
+    rows = [{**row, "classifier": "probe"} if row["arm"] == "better" else row for row in rows]  # as an overlay does
+    compared = {(row["arm"], row["classifier"], row["against"]): row for row in compare_arms(folder, rows, "real")}
+    probe = [("better", "probe", f"classifier {name}") for name in ("resnet18", "resnet50")]
+    assert set(compared) == {*probe, ("same", "resnet18", ""), ("same", "resnet50", "")}
+    assert all(row["draws"] == 6 for row in compared.values())
+    assert labels_of(list(compared.values()))[:2] == [
+        "better, classifier probe, against classifier resnet18",
+        "better, classifier probe, against classifier resnet50",
+    ]
 
 
 def test_tables_that_must_be_there_are_missed_and_others_are_not(tmp_path):
