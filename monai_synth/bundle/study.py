@@ -24,6 +24,7 @@ from ..utils.io import read_json
 from ..utils.lock import release_folder
 from .controls import arms_of_study
 from .nesting import nested_workflow
+from .preparation import prepare_data
 from .session import digest, known_keys, plain_settings
 from .settings import check_settings
 from .stage_record import Stage
@@ -156,7 +157,13 @@ class _Runs:
                 return
 
     def check(self) -> None:
-        """Checks the settings of every run before the first begins; runs that differ in seed or fold alone, once."""
+        """Checks the settings of every run and splits the data set for every pool before the first run begins.
+
+        Settings of runs that differ in seed or fold alone are checked once.
+
+        Raises:
+            ValueError: for a setting that cannot be, or a class with too few images for the shots; names them.
+        """
         known = known_keys(self.workflow.config_root_path)
         seen = set()
         for cell in self.cells:
@@ -169,6 +176,8 @@ class _Runs:
             if kind not in seen:
                 seen.add(kind)
                 check_settings(self.nested(cell))
+        for cell in {self.pool_of(cell): cell for cell in self.cells}.values():
+            prepare_data(self.nested(cell))
 
     def drawing(self) -> dict[str, Cell]:
         """A run of each pool that has synthetic images, by the pool's name."""

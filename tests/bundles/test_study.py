@@ -106,6 +106,15 @@ def test_a_wrong_study_stops_before_its_first_run(settings, change, words):
     assert not list(Path(settings["output_dir"]).rglob("datalist.json"))
 
 
+def test_a_class_with_too_few_images_for_some_shots_stops_a_study_before_its_first_run(settings, image_folder):
+    settings["dataset_dir"] = str(image_folder({"benign": 20, "malignant": 5}, name="few"))
+    with pytest.raises(RuntimeError) as error:
+        run("study", settings, grid={"shots": [1, 4], "classifier": ["test_resnet"], "synthetic_per_class": [2]})
+    assert "'malignant' has 3 images left for training (of 5" in root_message(error)
+    assert "fewer than shots=4" in root_message(error)
+    assert not list(Path(settings["output_dir"]).rglob("run.json"))
+
+
 def test_a_study_says_what_is_wrong_in_one_line(settings, tmp_path):
     write_json(tmp_path / "more.json", {"grid": {"fold": [9], "seed": [0]}})
     command = [
