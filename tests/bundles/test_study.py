@@ -106,6 +106,22 @@ def test_a_wrong_study_stops_before_its_first_run(settings, change, words):
     assert not list(Path(settings["output_dir"]).rglob("datalist.json"))
 
 
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("shot: 5", "The arm 'real', its overlay or the grid sets ['shot'], which no config of the bundle has"),
+        ("trian::random_transforms: []", "did you mean 'train'?"),
+        ("rank: 0", "rank is 0. It must lie between 1 and 1024"),
+    ],
+)
+def test_a_wrong_overlay_stops_a_study_before_its_first_run(settings, tmp_path, line, words):
+    (tmp_path / "wrong.yaml").write_text(line)
+    with pytest.raises(RuntimeError) as error:
+        run("study", settings, arms={"real": {"mixing": "none", "overlay": str(tmp_path / "wrong.yaml")}})
+    assert words in root_message(error)
+    assert not list(Path(settings["output_dir"]).rglob("datalist.json"))
+
+
 def test_a_class_with_too_few_images_for_some_shots_stops_a_study_before_its_first_run(settings, image_folder):
     settings["dataset_dir"] = str(image_folder({"benign": 20, "malignant": 5}, name="few"))
     with pytest.raises(RuntimeError) as error:
