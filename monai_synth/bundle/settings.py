@@ -79,6 +79,9 @@ CHOICES: dict[str, tuple[Any, ...]] = {
             "find_duplicates",
             "match_colors",
             "compile",
+            "include_real_images",
+            "controls",
+            "judge_images",
         )
     },
 }
@@ -91,12 +94,8 @@ def check_settings(workflow: ConfigWorkflow) -> None:
         TypeError: for a text where a number belongs.
         ValueError: for a value out of its range, naming the range, or an unknown name, naming the nearest.
     """
+    check_values(workflow)
     settings = plain_settings(workflow.parser.config)
-    for name, value in settings.items():
-        if name in NUMBERS and not (value is None and name in OPTIONAL):
-            check_number(name, value)
-        if name in CHOICES and value not in CHOICES[name]:
-            raise ValueError(f"{name} is {value!r}. It can be {', '.join(map(repr, CHOICES[name]))}.")
     if settings.get("fold", 0) >= settings.get("num_folds", 1000):
         raise ValueError(f"fold is {settings['fold']}, but there are {settings['num_folds']} folds, counted from 0.")
     check_attributes(settings.get("attributes", {}))
@@ -115,6 +114,20 @@ def check_settings(workflow: ConfigWorkflow) -> None:
         resolve_base_model(settings["base_model"], settings.get("variant"))
     if settings.get("few_step_adapter") is not None:
         check_few_step_adapter(settings["few_step_adapter"], settings["base_model"], settings.get("variant"))
+
+
+def check_values(workflow: ConfigWorkflow) -> None:
+    """Checks each setting of a config by itself, which can be done of a study too, whose runs have settings of their own.
+
+    Raises:
+        TypeError: for a text where a number belongs.
+        ValueError: for a value out of its range, naming the range, or an unknown name, naming the known ones.
+    """
+    for name, value in plain_settings(workflow.parser.config).items():
+        if name in NUMBERS and not (value is None and name in OPTIONAL):
+            check_number(name, value)
+        if name in CHOICES and value not in CHOICES[name]:
+            raise ValueError(f"{name} is {value!r}. It can be {', '.join(map(repr, CHOICES[name]))}.")
 
 
 def check_writable(path: str | Path, key: str) -> None:
