@@ -18,7 +18,7 @@ from ..metrics.filters import FILTERS
 from ..transforms.macenko import METHODS
 from ..utils import processes
 from .classifier_check import check_classifier
-from .session import plain_settings
+from .session import check_kept, plain_settings
 
 # name: (type, smallest, largest)
 NUMBERS: dict[str, tuple[type, float, float]] = {
@@ -117,12 +117,13 @@ def check_settings(workflow: ConfigWorkflow) -> None:
 
 
 def check_values(workflow: ConfigWorkflow) -> None:
-    """Checks each setting of a config by itself, which can be done of a study too, whose runs have settings of their own.
+    """Checks each setting of a config by itself, also of a study, whose runs have settings of their own.
 
     Raises:
-        TypeError: for a text where a number belongs.
+        TypeError: for a text where a number belongs, or a value that no config file can hold.
         ValueError: for a value out of its range, naming the range, or an unknown name, naming the known ones.
     """
+    check_kept(workflow)
     for name, value in plain_settings(workflow.parser.config).items():
         if name in NUMBERS and not (value is None and name in OPTIONAL):
             check_number(name, value)

@@ -24,6 +24,12 @@ from tests.bundles.running import CONFIGS, ROOT, root_message, run
         ({"amp": "half"}, "amp is 'half'. It can be None, 'bfloat16', 'float16'"),
         ({"use_dora": "yes"}, "use_dora is 'yes'. It can be False, True"),
         ({"include_real_images": "false"}, "include_real_images is 'false'. It can be False, True"),
+        (
+            {"prompt_template": ("histology", {"phrase"})},  # what the command line makes of: histology, {phrase}
+            "prompt_template is ('histology', {'phrase'}). It can be text, a number, True, False, None, or lists and "
+            "dictionaries of them. A text with a comma or braces is quoted twice on the command line, which else reads "
+            "it as Python: --prompt_template \"'histology, {phrase}'\";",
+        ),
         ({"ema_decay": 2}, "ema_decay is 2. It must lie between 0 and 0.999999"),
         ({"attributes": {"stain": []}}, "It must give a list of phrases for each name"),
         ({"fold": 7}, "fold is 7, but there are 5 folds"),
