@@ -8,8 +8,10 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from .findings import SHOWN, Finding
+from .image_groups import GROUP_COLUMNS, WITHIN_CLASS
 from .images import is_image_name
 from .records import load_datalist
 
@@ -47,7 +49,7 @@ def labelled_files(
 
     Args:
         source: a folder of class folders (with a class map or class names at any depth to 4, so that the published
-            archives can stay as they are), a CSV with the columns image and class_name (or label) and possibly group,
+            archives can stay as they are), a CSV with the columns image and class_name (or label) and possibly one of `GROUP_COLUMNS`,
             or a datalist JSON.
         class_names: the classes to use; None uses all.
         class_map: class by the name that the data set has for it; several names may be one class, and a name that is
@@ -129,18 +131,33 @@ def _image_paths(folder: Path, source: Path, findings: list[Finding]) -> Iterato
 
 def _of_csv(source: Path, findings: list[Finding]) -> list[LabelledFile]:
     with open(source, newline="", encoding="utf-8-sig") as file:
-        rows = list(csv.DictReader(file))
-    columns = set(rows[0]) if rows else set()
+        reader = csv.DictReader(file)
+        rows = [(reader.line_num, row) for row in reader]
+    columns = reader.fieldnames or []
     class_column = "class_name" if "class_name" in columns else "label"
-    if not {"image", class_column} <= columns:
+    if not {"image", class_column} <= set(columns):
         message = f"needs the columns image and class_name (or label), found {sorted(columns)}."
         findings.append(Finding("error", str(source), message))
         return []
     folder = str(source.parent.resolve())
-    return [
-        LabelledFile(os.path.join(folder, row["image"]), row[class_column], (row.get("group") or "").strip() or None)
-        for row in rows
-    ]
+    files = []
+    for line, row in rows:
+        empty = [name for name in ("image", class_column) if not (row[name] or "").strip()]
+        if empty:
+            message = f"has nothing in the column {' and '.join(empty)}. Name the image and its class, or remove it."
+            findings.append(Finding("error", f"{source.name}, line {line}", message))
+            continue
+        files.append(
+            LabelledFile(os.path.join(folder, row["image"]), row[class_column], _group_in(row, row[class_column]))
+        )
+    return files
+
+
+def _group_in(row: Mapping[str, Any], class_name: str) -> str | None:
+    """The group that a row or record names itself, in the first of `GROUP_COLUMNS` that it has."""
+    column = next((name for name in GROUP_COLUMNS if name in row), "")
+    group = str(row.get(column) or "").strip()
+    return f"{class_name}_{group}" if group and column == WITHIN_CLASS else group or None
 
 
 def _of_datalist(source: Path, findings: list[Finding]) -> Iterator[LabelledFile]:

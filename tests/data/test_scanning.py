@@ -111,6 +111,32 @@ def test_a_csv_and_a_datalist_are_scanned_too(image_folder, tmp_path):
         scan(folder / "bad.csv")
 
 
+@pytest.mark.parametrize(
+    ("columns", "cells", "group"),
+    [
+        ("patient", "p1", "p1"),
+        ("slide_id,case_id", "s1,c1", "s1"),
+        ("case_id,group", "c1,g1", "g1"),
+        ("cluster_label", "7", "a_7"),
+    ],
+)
+def test_a_csv_names_groups_as_tables_do(image_folder, columns, cells, group):
+    folder = image_folder({"a": 1, "b": 1})
+    (folder / "list.csv").write_text(f"image,class_name,{columns}\na/a_000.png,a,{cells}\nb/b_000.png,b,x,x\n")
+    assert [record["group"] for record in scan(folder / "list.csv")[0]][0] == group
+
+
+@pytest.mark.parametrize("cells", ["a/a_001.png,,p1", "a/a_001.png, ,p1", "a/a_001.png"])
+def test_a_line_of_a_csv_without_a_class_is_told(image_folder, cells):
+    folder = image_folder({"a": 2, "b": 1})
+    (folder / "list.csv").write_text(f"image,label,group\na/a_000.png,a,p1\n{cells}\nb/b_000.png,b,p2\n,b,p2\n")
+    found = messages(check(folder / "list.csv"))
+    assert found == {
+        "list.csv, line 3": "has nothing in the column label. Name the image and its class, or remove it.",
+        "list.csv, line 5": "has nothing in the column image. Name the image and its class, or remove it.",
+    }
+
+
 def test_everything_wrong_is_listed_at_once(image_folder, tmp_path):
     folder = image_folder({"a": 3, "b": 3})
     (folder / "a" / "text.jpg").write_text("not an image")
