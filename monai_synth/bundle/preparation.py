@@ -41,15 +41,15 @@ def prepare_data(workflow: ConfigWorkflow) -> Path:
     output_dir = Path(parser.get_parsed_content("output_dir"))
     settings = plain_settings(parser.config)
     names = SPLIT_SETTINGS + (PHANTOM_SETTINGS if settings.get("dataset_dir", PHANTOM) == PHANTOM else ())
-    wanted: dict[str, Any] = {name: settings.get(name) for name in names}
-    source = Path(str(settings.get("dataset_dir", PHANTOM)))
+    wanted: dict[str, Any] = json.loads(json.dumps({name: settings.get(name) for name in names}))
+    source, path = Path(str(settings.get("dataset_dir", PHANTOM))), output_dir / "datalist.json"
     if str(source) == PHANTOM:
+        if path.exists():
+            refuse_other_phantoms(path, wanted)
         source = draw_phantoms(output_dir / "phantoms", wanted)
     wanted["files"] = listing(source, wanted["annotations"], wanted["groups"])
     if wanted["external_dir"] is not None:
         wanted["external_files"] = listing(Path(wanted["external_dir"]))
-    wanted = json.loads(json.dumps(wanted))
-    path = output_dir / "datalist.json"
     if path.exists():
         refuse_other_split(path, wanted)
         return path
@@ -132,6 +132,20 @@ def refuse_other_split(path: Path, wanted: dict[str, Any]) -> None:
             + "\n  ".join(lines)
             + "\nName another --output_dir, or remove that folder to begin anew."
         )
+
+
+def refuse_other_phantoms(path: Path, wanted: dict[str, Any]) -> None:
+    """Raises, before phantoms are drawn, when a datalist is of another data set or of phantoms with other settings."""
+    content = read_json(path)
+    made = content.get("settings", {})
+    if "phantom_set" not in made:
+        base = os.path.normpath(path.parent / content.get("base_dir", "."))
+        raise ValueError(
+            f"{path.parent} holds the split of another data set, whose images lie in {base}, and none was named, which "
+            "asks for phantoms. Add --dataset_dir with the folder, CSV or datalist that it was made of, such as "
+            f"--dataset_dir {base}, or name another --output_dir."
+        )
+    refuse_other_split(path, {**made, **wanted})
 
 
 def draw_phantoms(folder: Path, settings: dict[str, Any]) -> Path:

@@ -160,12 +160,14 @@ def begin(name: str, folder: str) -> None:
     if name in ONE_PROCESS:
         processes.alone(f"{name}.json")
     processes.first_only(lambda: hold_folder(parser.get_parsed_content("output_dir")))
-    if name == "study":  # its runs begin one by one
+    from .settings import check_settings, check_values, check_writable
+
+    if name == "study":  # its runs begin one by one, and are checked by `study`
+        check_values(workflow)
         return
     set_determinism(seed=int(parser.get_parsed_content("seed")))
     from .preparation import prepare_data
     from .provenance import check_judges, note_fitted_images
-    from .settings import check_settings, check_writable
 
     check_settings(workflow)
     if "publish_model" in str(parser["run"]):  # which writes it hours later

@@ -37,7 +37,8 @@ def scan(
 
     Args:
         source: a folder with one sub-folder per class, a CSV with the columns image and class_name (or label) and
-            possibly group, or a datalist JSON. A `groups.csv` (image, group) in the folder names patients or slides.
+            possibly one of `GROUP_COLUMNS`, or a datalist JSON. A `groups.csv` (image, group) in the folder names
+            patients or slides.
         class_names: the classes to use, in the order of their labels; None uses all, sorted.
         groups: regular expression over an image's path below the folder whose first group names the patient or slide,
             or the path of a table that does, see `groups_of`.

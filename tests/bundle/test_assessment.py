@@ -1,6 +1,13 @@
 """Which real images judge the synthetic ones."""
 
-from monai_synth.bundle.assessment import strange_to
+from types import SimpleNamespace
+
+import pytest
+from monai.bundle import ConfigParser
+
+from monai_synth.bundle import assessment
+from monai_synth.bundle.assessment import assess, strange_to
+from monai_synth.utils import write_json
 
 
 def of(group, class_name="benign"):
@@ -12,6 +19,15 @@ def test_images_of_the_shots_patients_do_not_judge():
     kept, notes = strange_to([of("p0"), of("p1", "malignant")], references)  # whatever the class of the shot
     assert {record["group"] for record in kept} == {"p2", "p3", "p4", "p5"} and len(kept) == 12
     assert not notes
+
+
+@pytest.mark.parametrize("role", ["test", "external"])
+def test_images_that_judge_the_classifier_judge_nothing_before(tmp_path, monkeypatch, role):
+    write_json(tmp_path / "datalist.json", {"class_names": ["benign"], "training": []})
+    parser = ConfigParser({"datalist_path": str(tmp_path / "datalist.json"), "reference_roles": ["val"]})
+    monkeypatch.setattr(assessment, "required_workflow", lambda caller: SimpleNamespace(parser=parser))
+    with pytest.raises(ValueError, match="Test images judge the classifier at the end and nothing before"):
+        assess(SimpleNamespace(read=lambda: None), [{**of("p0"), "role": role}])
 
 
 def test_a_class_without_enough_other_patients_keeps_them_and_says_so():

@@ -1,4 +1,5 @@
 import json
+import shutil
 from types import SimpleNamespace
 
 import pytest
@@ -6,7 +7,7 @@ import torch
 from monai.bundle import ConfigParser
 
 from monai_synth.bundle.preparation import listing, prepare_data
-from monai_synth.data import load_datalist, write_synthetic_image
+from monai_synth.data import load_datalist, phantom, write_synthetic_image
 from monai_synth.utils import read_json
 
 CHANGES = {"label": lambda label: 1 - label, "group": lambda group: f"{group}x", "role": lambda role: "train"}
@@ -47,6 +48,26 @@ def test_corrected_groups_are_told_and_reach_every_stage_after_the_split(image_f
     path.unlink()
     assert read_json(prepare(folder))["identity"] != identity
     assert {record["group"][0] for record in load_datalist(path)} == {"a", "b"}
+
+
+def test_another_data_set_is_named_and_no_phantom_is_drawn(image_folder, tmp_path, monkeypatch):
+    folder = image_folder({"a": 9, "b": 9})
+    prepare(folder)
+    monkeypatch.setattr(phantom, "write_phantoms", lambda *args, **kwargs: pytest.fail("drawn"))
+    words = f"out holds the split of another data set, whose images lie in {folder}, .*Add --dataset_dir .*{folder}"
+    with pytest.raises(ValueError, match=words):
+        prepare(folder, dataset_dir="phantom", phantom_set="colon")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["datalist.json"]
+
+
+def test_phantoms_with_other_settings_are_refused_before_they_are_drawn_again(tmp_path, monkeypatch):
+    given = {"dataset_dir": "phantom", "phantom_set": "colon", "phantom_patients": 9, "image_size": 64}
+    path = prepare(tmp_path / "none", **given, phantoms_per_class=9)
+    assert prepare(tmp_path / "none", **given, phantoms_per_class=9) == path
+    shutil.rmtree(path.parent / "phantoms")
+    monkeypatch.setattr(phantom, "write_phantoms", lambda *args, **kwargs: pytest.fail("drawn"))
+    with pytest.raises(ValueError, match="(?s)What differs:\n  phantoms_per_class: 9 -> 12\nName another"):
+        prepare(tmp_path / "none", **given, phantoms_per_class=12)
 
 
 def test_what_is_made_of_the_images_is_in_the_identity(image_folder, monkeypatch):

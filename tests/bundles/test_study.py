@@ -95,6 +95,8 @@ def test_a_study_runs_shares_and_goes_on(settings):
         ({"grid": {"shots": 5}}, "must be a list of values"),
         ({"grid": {"shot": [5]}}, "sets ['shot'], which no config of the bundle has"),
         ({"grid": {"rank": [0]}}, "rank is 0. It must lie between 1 and 1024"),
+        ({"controls": "false"}, "controls is 'false'. It can be False, True"),
+        ({"bootstrap_samples": "many"}, "bootstrap_samples is 'many'. It must be a whole number from 10"),
         ({"reference_arm": "nothing"}, "reference_arm is 'nothing', but the arms are 'real'"),
         ({"arms": {"real": {"mixing": "none", "overlay": "no.yaml"}}}, "There is no overlay no.yaml"),
     ],
