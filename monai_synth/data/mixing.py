@@ -28,6 +28,8 @@ class RealSyntheticDataset(Dataset):
         synthetic_per_class: synthetic images of each class; None takes as many as the scarcest class has. For "fill-up"
             the largest number that a class may get.
         real_weight: share of the real images in the loss, 0 to 1; None gives every image the same weight.
+        real_share: odds of a real image at each draw, for `OriginSampler`; None draws every image alike, and so does
+            "fill-up", whose classes are level only then.
         transform: applied to each record, as in `monai.data.Dataset`.
 
     Raises:
@@ -49,6 +51,7 @@ class RealSyntheticDataset(Dataset):
         mixing: str = "real+synthetic",
         synthetic_per_class: int | None = None,
         real_weight: float | None = 0.5,
+        real_share: float | None = None,
         transform: Callable | Sequence[Callable] | None = None,
     ) -> None:
         if mixing not in MIXING:
@@ -59,9 +62,10 @@ class RealSyntheticDataset(Dataset):
         kept = [] if mixing == "synthetic" else list(real)
         drawn: list[Record] = []
         if mixing == "fill-up":
-            drawn, real_weight = fill_up(real, synthetic, synthetic_per_class), None
+            drawn, real_weight, real_share = fill_up(real, synthetic, synthetic_per_class), None, None
         elif mixing != "none":
             drawn = choose_synthetic(real, synthetic, synthetic_per_class)
+        self.real_share = real_share
         super().__init__(weighted(kept, drawn, real_weight), transform)
 
 
