@@ -31,6 +31,8 @@ class RealSyntheticDataset(Dataset):
         real_share: odds of a real image at each draw, for `OriginSampler`; None draws every image alike, and so does
             "fill-up", whose classes are level only then.
         synthetic_first: share of the epochs with synthetic images alone, for `OriginSampler`.
+        seen_once: every image is seen once and `OriginSampler` draws none, as for a nearest-neighbor probe; the weights
+            then hold the shares that its odds would have given.
         transform: applied to each record, as in `monai.data.Dataset`.
 
     Raises:
@@ -55,6 +57,7 @@ class RealSyntheticDataset(Dataset):
         real_weight: float | None = 0.5,
         real_share: float | None = None,
         synthetic_first: float = 0.0,
+        seen_once: bool = False,
         transform: Callable | Sequence[Callable] | None = None,
     ) -> None:
         if mixing not in MIXING:
@@ -69,7 +72,7 @@ class RealSyntheticDataset(Dataset):
         elif mixing != "none":
             drawn = choose_synthetic(real, synthetic, synthetic_per_class)
         self.real_share = real_share
-        super().__init__(weighted(kept, drawn, real_weight, real_share, synthetic_first), transform)
+        super().__init__(weighted(kept, drawn, real_weight, real_share, synthetic_first, seen_once), transform)
 
 
 def _check_sides(real: Sequence[Record], synthetic: Sequence[Record]) -> None:
@@ -139,22 +142,24 @@ def weighted(
     real_weight: float | None,
     real_share: float | None = None,
     synthetic_first: float = 0.0,
+    seen_once: bool = False,
 ) -> list[Record]:
     """What training needs of each record (real and synthetic ones differ in the rest), and a "weight".
 
-    Over all draws of a training the weights have the mean 1.
+    Over all draws of a training the weights have the mean 1. Arguments are those of `RealSyntheticDataset`.
 
     Raises:
         ValueError: for weights that the odds do not allow, see `check_shares`.
     """
     weights = {"real": 1.0, "synthetic": 1.0}
-    if real and synthetic and real_weight is not None:
+    if real and synthetic:
         check_shares(real_weight, real_share, synthetic_first)
         alike = len(real) / (len(real) + len(synthetic))
         drawn = share_of_draws(real_share, synthetic_first)
         drawn = alike if drawn is None else drawn
-        if drawn != real_weight:
-            weights = {"real": real_weight / drawn, "synthetic": (1 - real_weight) / (1 - drawn)}
+        share, seen = drawn if real_weight is None else real_weight, alike if seen_once else drawn
+        if share != seen:
+            weights = {"real": share / seen, "synthetic": (1 - share) / (1 - seen)}
     return [
         {**{key: record[key] for key in KEPT}, "weight": weights[record["origin"]]} for record in [*real, *synthetic]
     ]

@@ -82,6 +82,22 @@ def test_images_that_are_never_drawn_have_no_share_in_the_loss(options, message)
         assert {record["weight"] for record in found.data} == {1.0}
 
 
+@pytest.mark.parametrize(
+    ("options", "share"),
+    [
+        ({"real_share": 0.5}, 0.5),
+        ({"real_share": 0.0}, 0.0),
+        ({"real_share": 0.5, "real_weight": 0.8}, 0.8),
+        ({"real_share": None}, 10 / 90),
+        ({"real_share": 0.5, "synthetic_first": 0.6}, 0.4),
+    ],
+)
+def test_images_that_are_seen_once_have_their_shares_in_their_weights(options, share):
+    found = RealSyntheticDataset(REAL, SYNTHETIC, seen_once=True, **{"real_weight": None, **options}).data
+    assert sum(record["weight"] for record in found[:10]) / 90 == pytest.approx(share)
+    assert sum(record["weight"] for record in found) / 90 == pytest.approx(1.0)
+
+
 def test_fewer_synthetic_images_are_part_of_more():
     few, many = (RealSyntheticDataset(REAL, SYNTHETIC, synthetic_per_class=number) for number in (5, 15))
     assert {r["image"] for r in few.data} < {r["image"] for r in many.data}
