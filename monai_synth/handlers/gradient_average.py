@@ -22,7 +22,8 @@ class GradientAverage:
     it does nothing.
 
     Args:
-        parameters: that the optimizer trains.
+        parameters: that the optimizer is given. Frozen ones begin alike too, but keep no gradient: even one of zeros
+            would let the optimizer's weight decay change them.
     """
 
     def __init__(self, parameters: Iterable[Tensor]) -> None:
@@ -54,7 +55,8 @@ class GradientAverage:
                 "--gradient_checkpointing True, or with more processes: it goes on from the last state."
             )
         self.averaged = engine.state.iteration
-        gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in self.parameters]
+        learned = [parameter for parameter in self.parameters if parameter.requires_grad]
+        gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in learned]
         together = average(torch.cat([gradient.flatten() for gradient in gradients]))
-        for parameter, part in zip(self.parameters, together.split([gradient.numel() for gradient in gradients])):
+        for parameter, part in zip(learned, together.split([gradient.numel() for gradient in gradients])):
             parameter.grad = part.view_as(parameter).clone()

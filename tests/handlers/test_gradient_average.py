@@ -26,3 +26,17 @@ def test_gradients_that_were_averaged_are_not_averaged_again(monkeypatch):
     monkeypatch.setattr(gradient_average, "from_first", lambda values: values)
     average.align(engine)  # a run that begins may come to the same step
     average(engine)
+
+
+def test_frozen_weights_are_not_changed_by_weight_decay(monkeypatch):
+    monkeypatch.setattr(gradient_average, "count", lambda: 2)
+    monkeypatch.setattr(gradient_average, "average", lambda values: values)
+    network = torch.nn.Sequential(torch.nn.Linear(2, 2).requires_grad_(False), torch.nn.Linear(2, 1))
+    before = [parameter.detach().clone() for parameter in network.parameters()]
+    optimizer = torch.optim.AdamW(network.parameters(), lr=0.1, weight_decay=0.5)
+    network(torch.ones(1, 2)).sum().backward()
+    engine = SimpleNamespace(accumulation_steps=1, state=SimpleNamespace(iteration=1, epoch_length=5))
+    GradientAverage(network.parameters())(engine)
+    optimizer.step()
+    same = [torch.equal(parameter, old) for parameter, old in zip(network.parameters(), before)]
+    assert same == [True, True, False, False]
