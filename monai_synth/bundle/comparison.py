@@ -189,7 +189,7 @@ def publish_model(
     deploy: Any = getattr(network, "deployed", None)
     published: Any = deploy() if deploy else network
     if deploy:
-        save_state_dict(model_path, {key: value.cpu() for key, value in published.state_dict().items()})
+        save_state_dict(model_path, published.state_dict())
     else:
         with atomic_path(model_path) as temporary:
             shutil.copyfile(checkpoint, temporary)

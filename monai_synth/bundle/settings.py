@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from monai.bundle import ConfigParser, ConfigWorkflow
 
-from ..data.mixing import MIXING
+from ..data.mixing import MIXING, check_shares
 from ..data.prompts import check_attributes
 from ..data.synthetic_image import FORMATS
+from ..inferers.sampling import check_start
 from ..metrics.filters import FILTERS
 from ..transforms.macenko import METHODS
 from ..utils import processes
@@ -102,6 +103,8 @@ def check_settings(workflow: ConfigWorkflow) -> None:
     settings = plain_settings(workflow.parser.config)
     if settings.get("fold", 0) >= settings.get("num_folds", 1000):
         raise ValueError(f"fold is {settings['fold']}, but there are {settings['num_folds']} folds, counted from 0.")
+    check_start(settings.get("scheduler"), settings.get("start_sigma"))
+    check_shares(settings.get("real_weight"), settings.get("real_share"), settings.get("synthetic_first", 0.0))
     check_attributes(settings.get("attributes", {}))
     check_interval(settings.get("guidance_interval"))
     if (

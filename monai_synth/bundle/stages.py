@@ -87,6 +87,8 @@ def stage_of(workflow: ConfigWorkflow, name: str, folder: Path) -> Stage:
 
 FOLDERS = {"prior": "prior", "train_diffusion": "adapter", "generate": "synthetic", "filter": "filter_{filter}"}
 OF_SAMPLES = ("guidance_scale", "guidance_interval", "num_inference_steps", "scheduler", "few_step_adapter")
+# In place of the settings for an adapter of few steps where none draws, as the sampler of train_diffusion.json has it.
+WITHOUT_FEW_STEPS: dict[str, Any] = {"num_inference_steps": 20, "guidance_scale": 2.0, "scheduler": "dpmsolver++"}
 OF_FINE_TUNING = (
     *("rank", "lora_targets", "lora_alpha", "lora_dropout", "lora_init", "use_dora", "use_rslora"),
     *("train_text_encoder", "max_steps", "adapter_batch_size", "adapter_learning_rate", "accumulate_steps"),
@@ -257,9 +259,13 @@ def bring_up_to_date(workflow: ConfigWorkflow, name: str, later: Stage | None = 
 
 
 def bring_prior_up_to_date(workflow: ConfigWorkflow) -> None:
-    """Draws the images of the base without an adapter that a fine-tuning learns along, unless they are there."""
+    """Draws the images of the base without an adapter that a fine-tuning learns along, unless they are there.
+
+    They are what the base itself draws for the prompts that are learned: no attributes, and no adapter of few steps.
+    """
     folder = Path(workflow.parser.get_parsed_content("output_dir")) / FOLDERS["prior"]
-    count = plain_settings(workflow.parser.config)["prior_images"]
+    settings = plain_settings(workflow.parser.config)
+    count = settings["prior_images"]
     nested = nested_workflow(
         workflow,
         ["generate"],
@@ -267,6 +273,9 @@ def bring_prior_up_to_date(workflow: ConfigWorkflow) -> None:
         images_per_class=count,
         synthetic_dir=str(folder),
         start_sigma=None,
+        attributes={},
+        few_step_adapter=None,
+        **(WITHOUT_FEW_STEPS if settings["few_step_adapter"] else {}),
     )
     nested.parser.parse(reset=True)
     if not processes.agreed(stage_of(nested, "generate", folder).complete()):

@@ -113,6 +113,8 @@ class InPartsInferer(SimpleInferer):
             engine.state.output = None  # and that of what the network gave
             for parameter in engine.optimizer.state.keys() - known:  # of the first step, and not whole
                 del engine.optimizer.state[parameter]
+            if engine.scaler is not None and engine.scaler.is_enabled():
+                _forget_step(engine.scaler, engine.optimizer)
             logger.warning("A batch of %d needs more memory than there is; it goes on in %d parts.", size, self.parts)
             for parameter, gradient in zip(parameters, gradients):
                 parameter.grad = _copy(gradient)
@@ -134,6 +136,13 @@ def _obstacle(inputs: Tensor, network: nn.Module, kwargs: dict[str, Any]) -> str
     if any(getattr(module, "gradient_checkpointing", False) for module in network.modules()):
         return "activations are computed anew in the backward pass (gradient_checkpointing)"
     return ""
+
+
+def _forget_step(scaler: torch.amp.GradScaler, optimizer: torch.optim.Optimizer) -> None:
+    """Lets a scaler and its optimizer begin a step anew that was broken off; the scale stays as it is."""
+    scaler._per_optimizer_states.pop(id(optimizer), None)  # that its gradients are unscaled; only update() forgets it
+    for name in ("grad_scale", "found_inf"):  # a fused optimizer's, which step() would take for the user's own
+        vars(optimizer).pop(name, None)
 
 
 def _part(kwargs: dict[str, Any], start: int, length: int) -> dict[str, Any]:

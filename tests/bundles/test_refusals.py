@@ -34,6 +34,11 @@ from tests.bundles.running import CONFIGS, ROOT, root_message, run
         ({"attributes": {"stain": []}}, "It must give a list of phrases for each name"),
         ({"fold": 7}, "fold is 7, but there are 5 folds"),
         ({"mixing": "real"}, "mixing is 'real'. It can be 'none', 'synthetic', 'real+synthetic'"),
+        (
+            {"scheduler": "pndm", "start_sigma": 2.0},
+            "start_sigma is 2.0, but the scheduler 'pndm' cannot begin on images",
+        ),
+        ({"real_weight": 0.5, "real_share": 0.0}, "real_weight is 0.5, but with real_share 0.0 no real image is drawn"),
         ({"classifier": "resnet1"}, "timm has no model 'resnet1'. Near names are"),
         ({"base_model": "nowhere"}, "There is no base model 'nowhere'"),
         ({"dataset_dir": "/no/such/folder"}, "does not exist. Name a folder"),

@@ -67,6 +67,13 @@ def test_the_classifier_matches_its_metadata_and_exports(bundle, tmp_path):
         torch.testing.assert_close(torch.jit.load(tmp_path / "model.ts")(images), network(images))
 
 
+@pytest.mark.parametrize(("name", "handlers"), [("inference", "handlers"), ("evaluate", "validate::handlers")])
+def test_weights_that_a_gpu_saved_are_loaded_to_the_device_in_use(bundle, name, handlers):
+    config = ConfigParser.load_config_file(bundle / "configs" / f"{name}.json")
+    loaders = [handler for handler in config[handlers] if handler["_target_"] == "CheckpointLoader"]
+    assert [loader["map_location"] for loader in loaders] == ["@device"]
+
+
 def test_inference_reads_images_as_training_does(bundle, tmp_path):
     grey = np.random.default_rng(0).integers(0, 65536, (150, 140), dtype=np.uint16)
     Image.fromarray(grey).save(tmp_path / "deep.png")

@@ -3,9 +3,11 @@ import weakref
 
 import pytest
 import torch
+from ignite.engine import Events
 from monai.engines import SupervisedTrainer
 from torch import nn
 
+from monai_synth.handlers import GradientClipping
 from monai_synth.inferers import InPartsInferer
 
 
@@ -37,7 +39,7 @@ def prepare(batch, device=None, non_blocking=False, **kwargs):
     return batch["image"], batch["label"], (), {"scale": noise, "context": {"shift": noise}}
 
 
-def trained(network, steps=1, inferer=None, optimizer=None):
+def trained(network, steps=1, inferer=None, optimizer=None, handlers=(), scaler=None):
     torch.manual_seed(1)
     batches = [{"image": torch.rand(6, 4), "label": torch.rand(6, 1)} for _ in range(4)]
     inferer = inferer or InPartsInferer()
@@ -53,8 +55,12 @@ def trained(network, steps=1, inferer=None, optimizer=None):
         inferer=inferer,
         iteration_update=inferer.iteration,
         accumulation_steps=steps,
+        train_handlers=list(handlers),
         decollate=False,
     )
+    trainer.amp = scaler is not None
+    if scaler is not None:  # in place of MONAI's, which knows GPUs alone
+        trainer.add_event_handler(Events.STARTED, lambda engine: setattr(engine, "scaler", scaler))
     torch.manual_seed(2)
     trainer.run()
     return inferer, torch.cat([parameter.detach().flatten() for parameter in network.parameters()])
@@ -124,6 +130,21 @@ def test_a_state_of_the_optimizer_that_was_begun_is_begun_anew():
     inferer, found = trained(parts, optimizer=FullAdamW(parts.parameters()))
     assert inferer.parts == 2
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:.*CUDA is not available")
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("clipped", [False, True])
+def test_gradients_that_were_unscaled_before_the_memory_ran_out_are_unscaled_anew(fused, clipped):
+    """As under amp float16: the scaler knows the gradients of one step as unscaled once."""
+    found = []
+    for kind in (torch.optim.AdamW, FullAdamW):
+        network, scaler = Small(6), torch.amp.GradScaler("cpu", init_scale=2.0**10)
+        handlers = [GradientClipping(network.parameters(), 0.1)] if clipped else []
+        optimizer = kind(network.parameters(), eps=1e-2, fused=fused)  # which a gradient of another scale moves further
+        found.append(trained(network, optimizer=optimizer, handlers=handlers, scaler=scaler)[1])
+        assert scaler.get_scale() == 2.0**10
+    torch.testing.assert_close(*found, atol=1e-6, rtol=1e-5)
 
 
 def test_a_step_that_has_begun_to_change_the_weights_is_not_repeated():

@@ -32,5 +32,8 @@ def test_a_container_has_less_than_its_machine(monkeypatch, tmp_path):
     (tmp_path / "memory.max").write_text("5000\n")
     (tmp_path / "memory.current").write_text("2000\n")
     assert memory.free_bytes(torch.device("cpu")) == 3000
+    stat = "anon 700\nfile 1200\nshmem 100\ninactive_file 800\nactive_file 300\nworkingset_refault_file 9\n"
+    (tmp_path / "memory.stat").write_text(stat)
+    assert memory.free_bytes(torch.device("cpu")) == 4100  # files that were read give way
     (tmp_path / "memory.max").write_text("max\n")
     assert memory.free_bytes(torch.device("cpu")) > 3000
