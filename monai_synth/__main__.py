@@ -160,7 +160,7 @@ def _new_bundle(options: argparse.Namespace) -> int:
 
     if not options.name.isidentifier():
         raise ValueError(f"{options.name!r} cannot name a bundle; use letters, digits and underscores.")
-    records, class_names = scan(options.dataset_dir)
+    records, class_names = scan(options.dataset_dir, find_duplicates=False)  # only images and classes are wanted
     spec = spec_of_folder(options.name, options.dataset_dir, class_names, options.prompt_template)
     folder = write_bundle(spec, Path(options.output_dir) / options.name)
     print(f"Wrote {folder} for {len(records)} images of {len(class_names)} classes. Look at these before you run it:")

@@ -16,6 +16,7 @@ import logging
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from benchmarks.same_kid import benchmark_same_kid
 from benchmarks.shapes import SHAPES, write_random_base
 from benchmarks.shipped import shipped_setting, train_as_shipped
 from benchmarks.timing import markdown
+from benchmarks.tuning_quality import benchmark_tuning_quality
 
 from monai_synth.data import prompts_of
 from monai_synth.data.phantom import PHANTOM_SETS, write_phantoms
@@ -39,7 +41,10 @@ from monai_synth.networks.adapter_files import adapter_path
 from monai_synth.networks.base_models import resolve_base_model
 from monai_synth.utils.cores import processor_name
 
-PARTS = ("arithmetic", "fine_tuning", "generation", "same_kid", "batches", "memory", "reading", "profile")
+PARTS = (
+    *("arithmetic", "fine_tuning", "tuning_quality", "generation", "same_kid", "batches", "memory", "reading"),
+    "profile",
+)
 DRAWING = {"generation", "batches", "memory", "profile"}  # parts that draw with an adapter
 CLASSES = PHANTOM_SETS["colon"]
 NANO_FEW_STEP = "nano_few_step"
@@ -160,8 +165,13 @@ def run_parts(options: argparse.Namespace, folder: Path) -> Iterator[str]:
     if DRAWING & set(options.parts):
         changes = {"max_steps": options.adapter_steps, "amp": "bfloat16"}
         ours = train_as_shipped(base, device, paths, size, folder / "adapter", **changes)
+    real = None
+    if {"generation", "tuning_quality"} & set(options.parts) and not options.shape:
+        real = held_out_features(folder / "held_out", min(size, 512), device)
+    if "tuning_quality" in options.parts and real is not None:
+        place = replace(setting, folder=folder / "tuning_quality")
+        yield benchmark_tuning_quality(place, paths, options.adapter_steps, options.images_per_class, interval, real)
     if "generation" in options.parts:
-        real = None if options.shape else held_out_features(folder / "held_out", min(size, 512), device)
         table, rates, loading = benchmark_generation(setting, options.images_per_class, options.repeats, interval, real)
         yield table
         if seconds:

@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors import safe_open
 
 from monai_synth.networks import FeatureEncoder, load_adapter
-from monai_synth.networks.adapter_files import adapter_path, read_adapter_metadata
+from monai_synth.networks.adapter_files import ADAPTER_FILE, adapter_path, read_adapter_metadata
 from monai_synth.networks.base_models import resolve_base_model
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -247,6 +247,24 @@ def test_a_step_of_the_classifier_moves_its_weights(monkeypatch):
     step(torch.rand(4, 3, 32, 32))
     assert all(parameter.grad is None for parameter in made[0].parameters())
     assert any(not torch.equal(old, new) for old, new in zip(before, made[0].parameters()))
+
+
+def test_the_images_after_each_way_of_a_step_are_judged(setting, image_folder):
+    from benchmarks.fine_tuning import SHIPPED, ladder
+    from benchmarks.quality import features_of
+    from benchmarks.tuning_quality import benchmark_tuning_quality
+
+    folder = image_folder(dict.fromkeys(PROMPTS, 12), name="others")
+    paths = sorted(folder.rglob("*.png"))
+    images, nano = [(path, PROMPTS[path.parent.name]) for path in paths], FeatureEncoder("nano")
+    real = {name: features_of([path for path in paths if path.parent.name == name], nano) for name in PROMPTS}
+    table = benchmark_tuning_quality(setting, images[:2] + images[-2:], 2, 3, (0.28, 5.42), real)
+    rows = [line.strip("| ").split(" | ") for line in table.splitlines() if "+-" in line]
+    ways = [*ladder(setting.base, CPU, images, 32), *(f"train_diffusion.json{name}" for name in SHIPPED)]
+    assert [row[0] for row in rows] == ["the base alone", *ways]
+    adapters = {path.parent.name: path.read_bytes() for path in setting.folder.glob("*/" + ADAPTER_FILE)}
+    assert adapters.pop("way_1") == adapters["way_2"]  # prompts are the same, encoded once or at every step
+    assert len(set(adapters.values())) == len(adapters) == len(ways) - 1
 
 
 def test_options_are_completed_from_what_is_shipped(monkeypatch, tmp_path):

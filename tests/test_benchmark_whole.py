@@ -54,6 +54,7 @@ def test_the_whole_benchmark_runs():
         "KID x 1000",
         "recall",
         "The whole job",
+        "Images after 2 steps of fine-tuning",
         "The works' way is nearest after",
         "A step of train_diffusion.json's trainer",
         "A batch",

@@ -42,13 +42,21 @@ def test_phantoms_are_written(tmp_path, capsys):
     assert "size=32" in capsys.readouterr().err
 
 
-def test_a_new_bundle_names_its_prompts(image_folder, tmp_path, capsys):
+def test_a_new_bundle_names_its_prompts(image_folder, tmp_path, capsys, monkeypatch):
+    searched = []
+    monkeypatch.setattr("monai_synth.data.scanning.join_near_duplicates", lambda *args: searched.append(1) or [])
     folder = image_folder({"blast": 3, "other_cell": 3})
     arguments = ["new_bundle", "cells", "--dataset_dir", str(folder), "--output_dir", str(tmp_path / "bundles")]
-    assert main(arguments) == 0
+    assert main(arguments) == 0 and not searched
     said = capsys.readouterr().out
     assert "prompt of other_cell: H&E histopathology, other cell" in said and "2 classes" in said
-    assert (tmp_path / "bundles" / "cells" / "configs" / "train.json").exists()
+    bundle = tmp_path / "bundles" / "cells"
+    assert (bundle / "configs" / "train.json").exists()
+    docs = (bundle / "docs" / "README.md").read_text()
+    assert f"Without `--dataset_dir` it uses the images in `{folder}`," in docs
+    assert "| `phantom_set`, `phantoms_per_class`, `phantom_patients` | `colon`, 120, 15 |" in docs
+    metadata = json.loads((bundle / "configs" / "metadata.json").read_text())
+    assert metadata["data_source"].startswith("The user's own images")
     assert main(arguments) == 2 and "exists" in capsys.readouterr().err
     assert main(["new_bundle", "no name", *arguments[2:]]) == 2
     assert "cannot name a bundle" in capsys.readouterr().err

@@ -1,5 +1,7 @@
+import ast
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -30,6 +32,14 @@ def test_importing_takes_less_than_two_seconds_of_the_processor():
 def test_all_names_of_a_lazy_part_are_there(part):
     found = {name: getattr(part, name) for name in part.__all__}
     assert all(callable(value) or isinstance(value, tuple) for value in found.values()) and len(found) > 15
+
+
+def test_texts_are_written_and_read_in_one_encoding_on_every_system():
+    for path in Path(monai_synth.__file__).parent.rglob("*.py"):
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "open":
+                binary = len(call.args) > 1 and "b" in ast.literal_eval(call.args[1])
+                assert binary or "encoding" in {word.arg for word in call.keywords}, f"{path}:{call.lineno}"
 
 
 def test_parts_are_found_and_others_are_not():

@@ -13,7 +13,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from ..data.feature_store import FeatureStore
 from ..data.records import TESTS, Record, class_names_of
-from ..metrics.quality import ImageSet, class_agreement, quality
+from ..metrics.quality import FEWEST_FOR_FLOOR, ImageSet, class_agreement, quality
 from ..report.page import write_report
 from ..report.tables import write_rows
 from ..utils.io import write_json
@@ -44,24 +44,18 @@ def assess(store: FeatureStore, records: Sequence[Record]) -> dict[str, Any]:
     wait_for_all()  # each process has encoded its part
     if not is_first():
         return {}
-    store = FeatureStore(store.folder, store.encoder)
+    store.read()
     parser = required_workflow("assess").parser
     class_names = class_names_of(parser.get_parsed_content("datalist_path"))
     roles = tuple(parser.get_parsed_content("reference_roles"))
-    if set(TESTS) & set(roles) or any(record.get("role") in TESTS for record in records):
-        raise ValueError(
-            "Test images judge the classifier at the end and nothing before; reference_roles may not be test."
-        )
-    if "shots" in roles:
-        raise ValueError(
-            "The shots guided the generator and cannot judge its images; use reference_roles train and val."
-        )
+    if any(record.get("role") in TESTS for record in records):
+        raise ValueError("Test images judge the classifier at the end and nothing before.")
     drawn = [record for record in records if record["origin"] == "synthetic"]
     sides = {
-        "reference": [record for record in records if record.get("role") in roles],
         "shots": [record for record in records if record.get("role") == "shots"],
         "val": [record for record in records if record.get("role") == "val"],
     }
+    sides["reference"], notes = strange_to(sides["shots"], [r for r in records if r.get("role") in roles])
     sets = {name: image_set(store, members, class_names) for name, members in sides.items()}
     synthetic = image_set(store, drawn, class_names)
     found = quality(
@@ -73,6 +67,7 @@ def assess(store: FeatureStore, records: Sequence[Record]) -> dict[str, Any]:
     )
     agreement = class_agreement(sets["shots"], synthetic, sets["val"], class_names)
     agreement.pop("probabilities")
+    found["notes"] = [*notes, *found["notes"]]
     content = {
         "encoder": {"name": parser.get_parsed_content("encoder"), "fingerprint": store.encoder},
         "reference_roles": list(roles),
@@ -87,6 +82,30 @@ def assess(store: FeatureStore, records: Sequence[Record]) -> dict[str, Any]:
     logger.info(quality_sentence(content))
     logger.info("Report: %s", page)
     return content
+
+
+def strange_to(shots: Sequence[Record], references: Sequence[Record]) -> tuple[list[Record], list[str]]:
+    """The reference images of groups that no shot belongs to, and what there is to note.
+
+    A patient whose tiles guided the generator makes it look nearer to real images than it is to those of others. A
+    class that would be left with fewer than the four groups that a distance and its floor need keeps all, with a note.
+    """
+    used = {record["group"] for record in shots}
+    kept: list[Record] = []
+    notes = []
+    for name in sorted({record["class_name"] for record in references}):
+        own = [record for record in references if record["class_name"] == name]
+        others = [record for record in own if record["group"] not in used]
+        groups = len({record["group"] for record in others})
+        if groups < FEWEST_FOR_FLOOR and len(others) < len(own):
+            notes.append(
+                f"{name}: {groups} real groups have no shot, and {FEWEST_FOR_FLOOR} are needed. So the "
+                f"{len(own) - len(others)} other images of the shots' groups are compared with too, to which the "
+                "generator may be nearer than to those of other patients. More groups or fewer shots mend it."
+            )
+            others = own
+        kept += others
+    return kept, notes
 
 
 def feature_map(store: FeatureStore, records: Sequence[Record]) -> list[dict[str, Any]]:

@@ -21,6 +21,7 @@ from ..utils import processes
 from ..utils.io import atomic_path, read_json, write_json, write_text
 from ..utils.tensors import save_state_dict
 from .nesting import nested_workflow
+from .provenance import check_judges
 from .stages import execute, required_workflow, stage_of
 
 logger = logging.getLogger(__name__)
@@ -74,6 +75,8 @@ def conclude(
     if "external" in folders:
         external_dir = workflow.parser.get_parsed_content("external_dir")
         table += f"\n\nOn another data set, {external_dir}:\n\n{results_table(dict(zip(names, folders['external'])))}"
+    if any(arm != "none" for arm in arms) and (unknown := check_judges(workflow)):
+        table += f"\n\n{unknown}"
     write_text(output_dir / "results.txt", table + "\n")
     summarize(workflow, output_dir, table)
     return table
@@ -186,7 +189,7 @@ def publish_model(
     deploy: Any = getattr(network, "deployed", None)
     published: Any = deploy() if deploy else network
     if deploy:
-        save_state_dict(model_path, {key: value.cpu() for key, value in published.state_dict().items()})
+        save_state_dict(model_path, published.state_dict())
     else:
         with atomic_path(model_path) as temporary:
             shutil.copyfile(checkpoint, temporary)

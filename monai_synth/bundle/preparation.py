@@ -14,8 +14,9 @@ from typing import Any
 
 from monai.bundle import ConfigWorkflow
 
+from ..data.fitted_images import EXTERNAL
 from ..data.records import Record
-from ..utils.io import read_json
+from ..utils.io import read_json, sha256_of
 from .session import digest, plain_settings
 
 logger = logging.getLogger(__name__)
@@ -24,6 +25,7 @@ PHANTOM = "phantom"  # the value of `dataset_dir` that stands for the drawn imag
 SCAN_SETTINGS = ("class_names", "class_map", "annotations", "groups", "find_duplicates")
 EXTERNAL_SETTINGS = ("external_dir", "external_class_map")
 SPLIT_SETTINGS = (*SCAN_SETTINGS, *EXTERNAL_SETTINGS, "shots", "num_folds", "fold", "seed")
+DECISIVE = ("sha256", "label", "group", "role")  # of a record, for what later stages make of it
 PHANTOM_SETTINGS = ("phantom_set", "phantoms_per_class", "phantom_patients", "image_size")
 
 
@@ -39,15 +41,15 @@ def prepare_data(workflow: ConfigWorkflow) -> Path:
     output_dir = Path(parser.get_parsed_content("output_dir"))
     settings = plain_settings(parser.config)
     names = SPLIT_SETTINGS + (PHANTOM_SETTINGS if settings.get("dataset_dir", PHANTOM) == PHANTOM else ())
-    wanted: dict[str, Any] = {name: settings.get(name) for name in names}
-    source = Path(str(settings.get("dataset_dir", PHANTOM)))
+    wanted: dict[str, Any] = json.loads(json.dumps({name: settings.get(name) for name in names}))
+    source, path = Path(str(settings.get("dataset_dir", PHANTOM))), output_dir / "datalist.json"
     if str(source) == PHANTOM:
+        if path.exists():
+            refuse_other_phantoms(path, wanted)
         source = draw_phantoms(output_dir / "phantoms", wanted)
-    wanted["files"] = listing(source)
+    wanted["files"] = listing(source, wanted["annotations"], wanted["groups"])
     if wanted["external_dir"] is not None:
         wanted["external_files"] = listing(Path(wanted["external_dir"]))
-    wanted = json.loads(json.dumps(wanted))
-    path = output_dir / "datalist.json"
     if path.exists():
         refuse_other_split(path, wanted)
         return path
@@ -57,7 +59,7 @@ def prepare_data(workflow: ConfigWorkflow) -> Path:
     )
     records += external_records(wanted, class_names)
     check_wall(records)
-    identity = hashlib.sha256(json.dumps([wanted, [record["sha256"] for record in records]]).encode()).hexdigest()
+    identity = digest([wanted, [[record[key] for key in DECISIVE] for record in records]])
     base_dir = source if source.is_dir() else source.parent
     save_datalist(path, records, class_names, base_dir, identity=identity, settings=wanted)
     counts = Counter(record["role"] for record in records)
@@ -116,7 +118,7 @@ def external_records(wanted: Mapping[str, Any], class_names: Sequence[str]) -> l
             f"external_dir: {error}\nIt must have all classes of the training data, {list(class_names)}. Its own names "
             "go into --external_class_map; classes that both have are chosen with --class_names."
         ) from None
-    return [{**record, "role": "external", "fold": -1, "group": f"external/{record['group']}"} for record in records]
+    return [{**record, "role": "external", "fold": -1, "group": EXTERNAL + record["group"]} for record in records]
 
 
 def refuse_other_split(path: Path, wanted: dict[str, Any]) -> None:
@@ -130,6 +132,20 @@ def refuse_other_split(path: Path, wanted: dict[str, Any]) -> None:
             + "\n  ".join(lines)
             + "\nName another --output_dir, or remove that folder to begin anew."
         )
+
+
+def refuse_other_phantoms(path: Path, wanted: dict[str, Any]) -> None:
+    """Raises, before phantoms are drawn, when a datalist is of another data set or of phantoms with other settings."""
+    content = read_json(path)
+    made = content.get("settings", {})
+    if "phantom_set" not in made:
+        base = os.path.normpath(path.parent / content.get("base_dir", "."))
+        raise ValueError(
+            f"{path.parent} holds the split of another data set, whose images lie in {base}, and none was named, which "
+            "asks for phantoms. Add --dataset_dir with the folder, CSV or datalist that it was made of, such as "
+            f"--dataset_dir {base}, or name another --output_dir."
+        )
+    refuse_other_split(path, {**made, **wanted})
 
 
 def draw_phantoms(folder: Path, settings: dict[str, Any]) -> Path:
@@ -154,15 +170,27 @@ def draw_phantoms(folder: Path, settings: dict[str, Any]) -> Path:
     return folder
 
 
-def listing(source: Path) -> str:
-    """A fingerprint of the names and sizes of all files under a folder, or of a file itself; empty when missing."""
-    if source.is_file():
-        return hashlib.sha256(source.read_bytes()).hexdigest()
-    digest = hashlib.sha256()
+def listing(source: Path, annotations: str | None = None, groups: str | Sequence[str] | None = None) -> str:
+    """A fingerprint of a data set's files: names and sizes of all under a folder, and the content of its tables.
+
+    Corrected labels or groups are often as long as wrong ones, so the tables are read; images are not.
+
+    Args:
+        source: folder, or a file, whose content counts; what is missing counts as empty.
+        annotations: table below the folder with the class of each image.
+        groups: as in `scan`.
+    """
+    from ..data.image_groups import group_tables
+
+    found = hashlib.sha256(source.read_bytes() if source.is_file() else b"")
     for root, dirs, files in os.walk(source):
         dirs.sort()
         for name in sorted(files):
             path = Path(root, name)
             size = path.stat().st_size if path.exists() else -1
-            digest.update(f"{path.relative_to(source)}:{size}\n".encode())
-    return digest.hexdigest()
+            found.update(f"{path.relative_to(source)}:{size}\n".encode())
+    tables = group_tables(source if source.is_dir() else source.parent, groups)
+    tables += [] if annotations is None else [source / annotations]
+    for table in filter(Path.is_file, tables):
+        found.update(f"{table.name}:{sha256_of(table)}\n".encode())
+    return found.hexdigest()

@@ -15,6 +15,7 @@ from monai.bundle import ConfigParser
 from sklearn.preprocessing import normalize
 from tqdm import tqdm
 
+from ..data.audits import audited
 from ..data.near_duplicates import find_near_duplicates
 from ..data.records import Record, class_names_of, load_datalist, select, turned
 from ..data.synthetic_image import FORMATS
@@ -24,6 +25,7 @@ from ..metrics.privacy import (
     NO_LEAK,
     NOT_TESTABLE,
     epsilon_lower_bound,
+    group_scores,
     membership,
     membership_verdict,
     why_not_testable,
@@ -109,6 +111,7 @@ def audit() -> dict[str, Any]:
     channels["metadata"] = metadata_channel(Path(parser.get_parsed_content("output_dir")), records, drawn)
     content = {
         "channels": channels,
+        "audited": audited(drawn, parser.get_parsed_content("adapter_dir")),
         "shots": len(shots),
         "holdout": len(holdout),
         "left_out": [{"holdout": a, "shot": b, "similarity": round(value, 3)} for a, b, value in alike],
@@ -230,12 +233,13 @@ def adapter_channel(
     numbers = {
         "membership": found.as_dict(),
         "null_control": null.as_dict(),
-        "epsilon_lower_bound": epsilon_lower_bound(base - adapted, is_member),
+        "epsilon_lower_bound": epsilon_lower_bound(*group_scores(base - adapted, is_member, labels, groups)),
     }
-    if null.p_value < 0.01:
+    either_way = 2 * min(null.p_value, 1 - null.p_value)  # shots that are harder for the base have more to gain
+    if either_way < 0.01:
         words = (
             f"The base alone, which has seen none of them, tells the shots from the holdout (AUC {null.auc:.2f}, p "
-            f"{null.p_value:.3g}): the two differ in kind, and the test would blame the adapter for it."
+            f"{either_way:.3g}): the two differ in kind, and the test would blame the adapter for it."
         )
         return {"verdict": NOT_TESTABLE, "words": words, **numbers}
     verdict, words = membership_verdict(found, "The gain of the adapter over the base")

@@ -129,12 +129,17 @@ def _with_settings(config: dict[str, Any], spec: BundleSpec) -> dict[str, Any]:
 
 
 def _words(spec: BundleSpec) -> dict[str, str]:
+    draws = spec.dataset_dir == "phantom"
+    own = "The user's own images, see docs/data_license.txt"  # whose path is nobody else's business
     return {
         "name": spec.name,
         "title": spec.title,
         "subject": spec.subject,
         "classes": ", ".join(spec.prompts.values()),
         "dataset_dir": spec.dataset_dir,
+        "without_dataset_dir": "draws phantoms" if draws else f"uses the images in `{spec.dataset_dir}`",
+        "data_source": f"{'Phantoms drawn by monai_synth' if draws else own} by default; others by --dataset_dir",
+        "phantom_set": spec.phantom_set,
         "image_size": str(spec.image_size),
         "num_classes": str(len(spec.prompts)),
         "channel_def": json.dumps(dict(enumerate(spec.class_names)), ensure_ascii=False),

@@ -53,6 +53,33 @@ def plain_settings(config: Any) -> dict[str, Any]:
     return {key: value for key, value in config.items() if key not in RESERVED and is_plain(value)}
 
 
+def is_writable(value: Any) -> bool:
+    """Whether a config file can hold a value, as a setting, an expression or a component."""
+    if isinstance(value, dict):
+        return all(is_writable(item) for item in value.values())
+    if isinstance(value, (list, tuple)):
+        return all(is_writable(item) for item in value)
+    return value is None or isinstance(value, (str, bool, int, float))
+
+
+def check_kept(workflow: ConfigWorkflow) -> None:
+    """Refuses values of settings that no config file can hold, which would reach no other stage.
+
+    Raises:
+        TypeError: names the key and its value, and how a text is quoted.
+    """
+    config: Any = workflow.parser.config
+    of_bundle = map(ConfigParser.load_config_file, config_files(workflow.config_root_path))
+    settings = set().union(*(plain_settings(own) for own in of_bundle))
+    for key in sorted(settings & set(config)):
+        if not is_writable(config[key]):
+            raise TypeError(
+                f"{key} is {config[key]!r}. It can be text, a number, True, False, None, or lists and dictionaries of "
+                "them. A text with a comma or braces is quoted twice on the command line, which else reads it as "
+                f"Python: --{key} \"'histology, {{phrase}}'\"; in Python a path is given as text."
+            )
+
+
 def overlaid(config: Any, own_file: Path) -> dict[str, Any]:
     """The components of a config that an overlay or an override put in the place of its file's.
 
@@ -73,12 +100,16 @@ def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
 
 
+def config_files(config_dir: Path) -> list[Path]:
+    """The configs of a bundle."""
+    return [path for path in sorted(config_dir.glob("*.json")) if path.name != "metadata.json"]
+
+
 def known_keys(config_dir: Path) -> set[str]:
     """The top-level keys of all configs of a bundle; `a::b` counts as `a`."""
     keys = set(RESERVED)
-    for path in sorted(config_dir.glob("*.json")):
-        if path.name != "metadata.json":
-            keys |= {key.lstrip("+").split("::")[0].split("#")[0] for key in ConfigParser.load_config_file(path)}
+    for path in config_files(config_dir):
+        keys |= {key.lstrip("+").split("::")[0].split("#")[0] for key in ConfigParser.load_config_file(path)}
     return keys
 
 

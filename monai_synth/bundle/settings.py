@@ -11,14 +11,15 @@ from typing import Any
 import torch
 from monai.bundle import ConfigParser, ConfigWorkflow
 
-from ..data.mixing import MIXING
+from ..data.mixing import MIXING, check_shares
 from ..data.prompts import check_attributes
 from ..data.synthetic_image import FORMATS
+from ..inferers.sampling import check_start
 from ..metrics.filters import FILTERS
 from ..transforms.macenko import METHODS
 from ..utils import processes
 from .classifier_check import check_classifier
-from .session import plain_settings
+from .session import check_kept, plain_settings
 
 # name: (type, smallest, largest)
 NUMBERS: dict[str, tuple[type, float, float]] = {
@@ -55,6 +56,10 @@ NUMBERS: dict[str, tuple[type, float, float]] = {
     "filter_quantile": (float, 0.0, 0.5),
     "cache_interval": (int, 1, 1000),
     "num_workers": (int, 0, 1024),
+    "encoder_batch_size": (int, 1, 4096),
+    "bootstrap_samples": (int, 10, 10**6),
+    "phantoms_per_class": (int, 1, 10**6),
+    "phantom_patients": (int, 1, 10**6),
 }
 OPTIONAL = ("lora_alpha", "ema_decay", "real_weight", "real_share", "start_sigma")  # may be null
 CHOICES: dict[str, tuple[Any, ...]] = {
@@ -79,6 +84,9 @@ CHOICES: dict[str, tuple[Any, ...]] = {
             "find_duplicates",
             "match_colors",
             "compile",
+            "include_real_images",
+            "controls",
+            "judge_images",
         )
     },
 }
@@ -91,14 +99,12 @@ def check_settings(workflow: ConfigWorkflow) -> None:
         TypeError: for a text where a number belongs.
         ValueError: for a value out of its range, naming the range, or an unknown name, naming the nearest.
     """
+    check_values(workflow)
     settings = plain_settings(workflow.parser.config)
-    for name, value in settings.items():
-        if name in NUMBERS and not (value is None and name in OPTIONAL):
-            check_number(name, value)
-        if name in CHOICES and value not in CHOICES[name]:
-            raise ValueError(f"{name} is {value!r}. It can be {', '.join(map(repr, CHOICES[name]))}.")
     if settings.get("fold", 0) >= settings.get("num_folds", 1000):
         raise ValueError(f"fold is {settings['fold']}, but there are {settings['num_folds']} folds, counted from 0.")
+    check_start(settings.get("scheduler"), settings.get("start_sigma"))
+    check_shares(settings.get("real_weight"), settings.get("real_share"), settings.get("synthetic_first", 0.0))
     check_attributes(settings.get("attributes", {}))
     check_interval(settings.get("guidance_interval"))
     if (
@@ -115,6 +121,38 @@ def check_settings(workflow: ConfigWorkflow) -> None:
         resolve_base_model(settings["base_model"], settings.get("variant"))
     if settings.get("few_step_adapter") is not None:
         check_few_step_adapter(settings["few_step_adapter"], settings["base_model"], settings.get("variant"))
+
+
+def check_values(workflow: ConfigWorkflow) -> None:
+    """Checks each setting of a config by itself, also of a study, whose runs have settings of their own.
+
+    Raises:
+        TypeError: for a text where a number belongs, or a value that no config file can hold.
+        ValueError: for a value out of its range, naming the range, or an unknown name, naming the known ones.
+    """
+    check_kept(workflow)
+    config: Any = workflow.parser.config
+    for name, value in plain_settings(config).items():
+        if name in NUMBERS and not (value is None and name in OPTIONAL):
+            check_number(name, value)
+        if name in CHOICES and value not in CHOICES[name]:
+            raise ValueError(f"{name} is {value!r}. It can be {', '.join(map(repr, CHOICES[name]))}.")
+    if "reference_roles" in config:  # also those of an expression: no wall is passed by one
+        check_reference_roles(workflow.parser.get_parsed_content("reference_roles"))
+
+
+def check_reference_roles(roles: Any) -> None:
+    """Checks which real images judge synthetic ones.
+
+    Raises:
+        ValueError: when they are not a list of roles of images that may.
+    """
+    if not isinstance(roles, (list, tuple)) or not roles or any(role not in ("train", "val") for role in roles):
+        raise ValueError(
+            f"reference_roles is {roles!r}. It is a list of 'train', 'val' or both: test and external images judge the "
+            "classifier at the end and nothing before, and the shots guided the generator, so they cannot judge its "
+            "images."
+        )
 
 
 def check_writable(path: str | Path, key: str) -> None:

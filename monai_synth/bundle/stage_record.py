@@ -14,7 +14,8 @@ from ..utils.io import read_json, sha256_of, write_json
 from .machine import machine, peak_memory
 
 # Settings that decide where or how fast something is made, but not what. The data set and the base model are known by
-# their content: the split's identity and the fingerprint of the weights.
+# their content: the split's identity and the fingerprint of the weights. num_workers decides which random numbers
+# augment a classifier's images; `TrainingState` refuses another one on the way.
 NOT_IDENTITY = {
     *("bundle_root", "output_dir", "dataset_dir", "datalist_path", "adapter_dir", "synthetic_dir", "arm_dir"),
     *(

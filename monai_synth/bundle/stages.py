@@ -20,6 +20,7 @@ from ..utils.stopping import stop_request
 from .errors import speak_plainly
 from .machine import use_device, use_threads
 from .nesting import CONFIGS, forwarded, nested_workflow
+from .pool import check_drawn
 from .session import check_keys, digest, overlaid, plain_settings, running_workflow
 from .stage_record import Stage
 
@@ -86,6 +87,8 @@ def stage_of(workflow: ConfigWorkflow, name: str, folder: Path) -> Stage:
 
 FOLDERS = {"prior": "prior", "train_diffusion": "adapter", "generate": "synthetic", "filter": "filter_{filter}"}
 OF_SAMPLES = ("guidance_scale", "guidance_interval", "num_inference_steps", "scheduler", "few_step_adapter")
+# In place of the settings for an adapter of few steps where none draws, as the sampler of train_diffusion.json has it.
+WITHOUT_FEW_STEPS: dict[str, Any] = {"num_inference_steps": 20, "guidance_scale": 2.0, "scheduler": "dpmsolver++"}
 OF_FINE_TUNING = (
     *("rank", "lora_targets", "lora_alpha", "lora_dropout", "lora_init", "use_dora", "use_rslora"),
     *("train_text_encoder", "max_steps", "adapter_batch_size", "adapter_learning_rate", "accumulate_steps"),
@@ -145,7 +148,8 @@ def begin(name: str, folder: str) -> None:
         folder: where it writes, under `output_dir`.
 
     Raises:
-        ValueError: for an unknown key, data that cannot be used, or a folder made with other settings.
+        ValueError: for an unknown key, data that cannot be used, a folder made with other settings or another adapter,
+            or synthetic images made of real ones that judge.
         RuntimeError: when another run holds the output folder.
     """
     workflow = required_workflow("begin")
@@ -158,11 +162,14 @@ def begin(name: str, folder: str) -> None:
     if name in ONE_PROCESS:
         processes.alone(f"{name}.json")
     processes.first_only(lambda: hold_folder(parser.get_parsed_content("output_dir")))
-    if name == "study":  # its runs begin one by one
+    from .settings import check_settings, check_values, check_writable
+
+    if name == "study":  # its runs begin one by one, and are checked by `study`
+        check_values(workflow)
         return
     set_determinism(seed=int(parser.get_parsed_content("seed")))
     from .preparation import prepare_data
-    from .settings import check_settings, check_writable
+    from .provenance import check_judges, note_fitted_images
 
     check_settings(workflow)
     if "publish_model" in str(parser["run"]):  # which writes it hours later
@@ -170,7 +177,8 @@ def begin(name: str, folder: str) -> None:
     use_device(parser.get_parsed_content("device"))
     use_threads(plain_settings(parser.config).get("num_threads"))
     if name == "assess" and is_complete(Path(parser.get_parsed_content("synthetic_dir"))):
-        return  # judges what is there, whatever it was made with
+        check_size(parser)
+        return  # judges what is there, whatever else it was made with
     processes.first_only(lambda: prepare_data(workflow))
     own = None if name == "assess" else stage_of(workflow, name, Path(folder))
     for parent in upstream_of(name, plain_settings(parser.config)):
@@ -179,12 +187,33 @@ def begin(name: str, folder: str) -> None:
         release_diffusion()  # what follows needs the memory and not the base
     if name != "assess":
         stage = stage_of(workflow, name, Path(folder))
+        if name == "train" and parser.get_parsed_content("mixing") != "none" and (unknown := check_judges(workflow)):
+            logger.warning(unknown)
         processes.first_only(stage.open)
+        if name == "generate":
+            processes.first_only(lambda: check_drawn(workflow, Path(folder)))
+        if name in ("generate", "filter"):
+            processes.first_only(lambda: note_fitted_images(workflow, name, Path(folder)))
 
 
 def is_complete(folder: Path) -> bool:
     """Whether a stage has written all its outputs into a folder, with whatever settings."""
     return (folder / "run.json").is_file() and bool(read_json(folder / "run.json")["complete"])
+
+
+def check_size(parser: ConfigParser) -> None:
+    """Checks that images are judged at the size at which they were drawn, where that is known.
+
+    Raises:
+        ValueError: when `image_size` is another; names both.
+    """
+    folder, size = Path(parser.get_parsed_content("synthetic_dir")), parser.get_parsed_content("image_size")
+    drawn = read_json(folder / "run.json")["settings"].get("image_size", size)
+    if drawn != size:
+        raise ValueError(
+            f"The images in {folder} were drawn with image_size {drawn}, and would be judged at {size} pixels, where "
+            f"their detail is lost or made up. Add --image_size {drawn}."
+        )
 
 
 def finish(name: str, folder: str) -> None:
@@ -204,7 +233,8 @@ def bring_up_to_date(workflow: ConfigWorkflow, name: str, later: Stage | None = 
         override: settings that differ.
 
     Raises:
-        ValueError: when a folder, or that of what comes later, was made with other settings.
+        ValueError: when a folder, or that of what comes later, was made with other settings, or images with another
+            adapter.
     """
     if name == "prior":
         bring_prior_up_to_date(workflow)
@@ -218,6 +248,8 @@ def bring_up_to_date(workflow: ConfigWorkflow, name: str, later: Stage | None = 
         bring_up_to_date(workflow, parent, later)
     stage = stage_of(nested, name, folder)
     if processes.agreed(stage.complete()):
+        if name == "generate":
+            processes.first_only(lambda: check_drawn(nested, folder))
         logger.info("Stage %s is complete for these settings; its outputs in %s are used.", name, folder)
         return
     for known in filter(None, (stage, later)):
@@ -227,9 +259,13 @@ def bring_up_to_date(workflow: ConfigWorkflow, name: str, later: Stage | None = 
 
 
 def bring_prior_up_to_date(workflow: ConfigWorkflow) -> None:
-    """Draws the images of the base without an adapter that a fine-tuning learns along, unless they are there."""
+    """Draws the images of the base without an adapter that a fine-tuning learns along, unless they are there.
+
+    They are what the base itself draws for the prompts that are learned: no attributes, and no adapter of few steps.
+    """
     folder = Path(workflow.parser.get_parsed_content("output_dir")) / FOLDERS["prior"]
-    count = plain_settings(workflow.parser.config)["prior_images"]
+    settings = plain_settings(workflow.parser.config)
+    count = settings["prior_images"]
     nested = nested_workflow(
         workflow,
         ["generate"],
@@ -237,6 +273,9 @@ def bring_prior_up_to_date(workflow: ConfigWorkflow) -> None:
         images_per_class=count,
         synthetic_dir=str(folder),
         start_sigma=None,
+        attributes={},
+        few_step_adapter=None,
+        **(WITHOUT_FEW_STEPS if settings["few_step_adapter"] else {}),
     )
     nested.parser.parse(reset=True)
     if not processes.agreed(stage_of(nested, "generate", folder).complete()):

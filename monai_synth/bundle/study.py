@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import os
-import re
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,81 +24,16 @@ from ..utils.io import read_json
 from ..utils.lock import release_folder
 from .controls import arms_of_study
 from .nesting import nested_workflow
+from .preparation import prepare_data
 from .session import digest, known_keys, plain_settings
 from .settings import check_settings
 from .stage_record import Stage
 from .stages import FOLDERS, OF_SAMPLES, execute, is_complete, required_workflow, stage_of
+from .study_plan import WITHOUT_SYNTHETIC, Cell, overlay_path, plan, pool_name
 
 logger = logging.getLogger(__name__)
 
-WITHOUT_SYNTHETIC = ("none",)  # policies that need no generator
 DISTANCES = ("kid", "floor", "ceiling", "ratio")  # of quality.json, for each class
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One run of a study.
-
-    Args:
-        arm: its name.
-        settings: of `train.json`, those of the grid's point and then the arm's.
-        overlays: paths of YAML files that are laid over `train.json`.
-    """
-
-    arm: str
-    settings: dict[str, Any]
-    overlays: tuple[str, ...] = ()
-
-    @property
-    def name(self) -> str:
-        """Name of its folder: the arm's, and a digest of what else it is."""
-        slug = re.sub(r"[^A-Za-z0-9]+", "_", self.arm).strip("_")
-        return f"{slug}_{digest([self.settings, self.overlays])[:8]}"
-
-
-def plan(grid: Mapping[str, Sequence[Any]], arms: Mapping[str, Mapping[str, Any]]) -> list[Cell]:
-    """The runs of a study: each arm at each point of the grid, every run once.
-
-    An arm without synthetic images is the same for every number of them, and an arm with none of them is left to such
-    an arm.
-
-    Args:
-        grid: values of each setting, the first setting varies slowest.
-        arms: settings of each arm by its name; "overlay" names YAML files (one, or a list) laid over `train.json`.
-
-    Raises:
-        ValueError: when there is nothing to run, or a value is not a list.
-    """
-    for key, values in grid.items():
-        if not isinstance(values, (list, tuple)) or not values:
-            raise ValueError(f"The grid's {key!r} is {values!r}. It must be a list of values, such as [5, 10].")
-    cells: dict[str, Cell] = {}
-    for values in itertools.product(*grid.values()):
-        for name, arm in arms.items():
-            settings = {**dict(zip(grid, values)), **arm}
-            overlay = settings.pop("overlay", [])
-            overlays = tuple([overlay] if isinstance(overlay, str) else overlay)
-            if settings.get("mixing") in WITHOUT_SYNTHETIC:
-                settings.pop("synthetic_per_class", None)
-            elif settings.get("synthetic_per_class") == 0:
-                continue
-            cell = Cell(name, settings, overlays)
-            cells.setdefault(digest([name, settings, overlays]), cell)
-    if not cells:
-        raise ValueError(f"The study has nothing to run: grid {dict(grid)}, arms {dict(arms)}.")
-    return list(cells.values())
-
-
-def pool_name(settings: Mapping[str, Any], generator_keys: set[str]) -> str:
-    """Name of the folder whose split, adapter and images a run uses; runs that can share them get the same.
-
-    Args:
-        settings: of the run.
-        generator_keys: the settings that decide split, adapter and images.
-    """
-    deciding = {key: value for key, value in sorted(settings.items()) if key in generator_keys}
-    words = [f"{key}{deciding.pop(key)}" for key in ("fold", "shots", "seed") if key in deciding]
-    return "_".join([*words, *([digest(deciding)[:8]] if deciding else [])]) or "all"
 
 
 def study() -> Path:
@@ -116,7 +48,7 @@ def study() -> Path:
     workflow = required_workflow("study")
     parser = workflow.parser
     arms, reference = arms_of_study(*(parser.get_parsed_content(key) for key in ("arms", "reference_arm", "controls")))
-    cells = plan(parser.get_parsed_content("grid"), arms)
+    cells = plan(parser.get_parsed_content("grid"), arms, overlay_root(workflow))
     folder = Path(parser.get_parsed_content("output_dir"))
     runs = _Runs(workflow, folder, cells)
     runs.check()
@@ -138,6 +70,11 @@ def study() -> Path:
     return folder / "results.csv"
 
 
+def overlay_root(workflow: ConfigWorkflow) -> Path:
+    """The folder whose `configs` hold the overlays: the one that the folder of the bundles lies in."""
+    return workflow.config_root_path.resolve().parents[2]
+
+
 def is_up_to_date(quality: Mapping[str, Any], parser: ConfigParser) -> bool:
     """Whether a pool was judged by the encoder of today, and all of its images.
 
@@ -157,10 +94,14 @@ class _Runs:
     def __init__(self, workflow: ConfigWorkflow, folder: Path, cells: Sequence[Cell]) -> None:
         self.workflow, self.folder, self.cells = workflow, folder, cells
         configs = workflow.config_root_path
-        of_generator = [ConfigParser.load_config_file(configs / f"{n}.json") for n in ("train_diffusion", "generate")]
-        self.generator_keys = set().union(*(plain_settings(config) for config in of_generator)) - {"images_per_class"}
-        self.adapter_keys = set(plain_settings(of_generator[0])) - set(OF_SAMPLES)
-        self.base = plain_settings(ConfigParser.load_config_file(configs / "train.json"))
+        tuning, drawing, train = (
+            ConfigParser.load_config_file(configs / f"{name}.json") for name in ("train_diffusion", "generate", "train")
+        )
+        # a component that train.json has too, such as network_def, is the classifier's
+        self.adapter_keys = {*plain_settings(tuning), *(set(tuning) - set(train))} - set(OF_SAMPLES)
+        self.generator_keys = {*plain_settings(tuning), *plain_settings(drawing), *({*tuning, *drawing} - set(train))}
+        self.generator_keys -= {"images_per_class"}
+        self.base = plain_settings(train)
         self.base |= {key: value for key, value in plain_settings(workflow.parser.config).items() if key in self.base}
         self.pools: dict[str, int] = {}  # the most synthetic images of a class that a run of the pool needs
         for cell in cells:
@@ -169,7 +110,12 @@ class _Runs:
 
     def pool_of(self, cell: Cell) -> str:
         """Name of the folder that a run shares with others."""
-        return pool_name(cell.settings, self.generator_keys)
+        return self.shared(cell, self.generator_keys)
+
+    @staticmethod
+    def shared(cell: Cell, keys: set[str]) -> str:
+        """Name of what a run shares with all that agree with it in some settings and components."""
+        return pool_name({**cell.components, **cell.settings}, keys)
 
     def synthetic_of(self, cell: Cell) -> int:
         """Synthetic images of each class that a run needs."""
@@ -185,11 +131,11 @@ class _Runs:
         folders = {"output_dir": pool, "arm_dir": arm_dir, "evaluation_dir": arm_dir / "evaluation"}
         # nobody looks at the sample grids of a hundred fine-tunings, which take as long as these themselves
         quiet = {"baseline": "", "sample_every": 0}
-        settings = {**quiet, **cell.settings, **{key: str(value) for key, value in folders.items()}}
+        settings = {**quiet, **cell.components, **cell.settings, **{key: str(value) for key, value in folders.items()}}
         if self.synthetic_of(cell):
             settings["synthetic_per_class"] = self.synthetic_of(cell)
             settings["images_per_class"] = self.pools[self.pool_of(cell)]
-        overlays = [str(self._overlay(path)) for path in cell.overlays]
+        overlays = [str(overlay_path(path, overlay_root(self.workflow))) for path in cell.overlays]
         return nested_workflow(self.workflow, ["train", *overlays, *more], **settings)
 
     def adopt_adapter(self, cell: Cell) -> None:
@@ -202,33 +148,36 @@ class _Runs:
             return
         for other in self.cells:
             source = self.folder / self.pool_of(other) / FOLDERS["train_diffusion"]
-            same = pool_name(other.settings, self.adapter_keys) == pool_name(cell.settings, self.adapter_keys)
-            if same and other.overlays == cell.overlays and is_complete(source):
+            same = self.shared(other, self.adapter_keys) == self.shared(cell, self.adapter_keys)
+            if same and is_complete(source):
                 part = target.with_name(f".{target.name}.part")
                 shutil.rmtree(part, ignore_errors=True)
                 shutil.copytree(source, part, ignore=shutil.ignore_patterns("state_*"))
                 os.replace(part, target)
                 return
 
-    def _overlay(self, path: str) -> Path:
-        places = (Path(path), self.workflow.config_root_path.resolve().parents[2] / path)
-        for place in places:
-            if place.is_file():
-                return place
-        raise ValueError(f"There is no overlay {path}; looked for {' and '.join(str(p.resolve()) for p in places)}.")
-
     def check(self) -> None:
-        """Checks the settings of every run before the first begins; runs that differ in seed or fold alone, once."""
+        """Checks the settings of every run and splits the data set for every pool before the first run begins.
+
+        Settings of runs that differ in seed or fold alone are checked once.
+
+        Raises:
+            ValueError: for a setting that cannot be, or a class with too few images for the shots; names them.
+        """
         known = known_keys(self.workflow.config_root_path)
         seen = set()
         for cell in self.cells:
-            unknown = sorted(set(cell.settings) - known)
+            unknown = sorted({*cell.settings, *cell.components} - known)
             if unknown:
-                raise ValueError(f"The arm {cell.arm!r} or the grid sets {unknown}, which no config of the bundle has.")
+                raise ValueError(
+                    f"The arm {cell.arm!r}, its overlay or the grid sets {unknown}, which no config of the bundle has."
+                )
             kind = digest([{k: v for k, v in cell.settings.items() if k not in ("seed", "fold")}, cell.overlays])
             if kind not in seen:
                 seen.add(kind)
                 check_settings(self.nested(cell))
+        for cell in {self.pool_of(cell): cell for cell in self.cells}.values():
+            prepare_data(self.nested(cell))
 
     def drawing(self) -> dict[str, Cell]:
         """A run of each pool that has synthetic images, by the pool's name."""

@@ -13,9 +13,10 @@ from PIL import Image
 from tqdm import tqdm
 
 from ..utils.io import write_json
-from .images import list_images, read_image
+from .images import is_nifti_name, list_images, read_image
 from .records import Record
 from .scanning import scan
+from .synthetic_image import is_marked_synthetic
 
 
 def crop_images(
@@ -35,7 +36,7 @@ def crop_images(
 
     Raises:
         FileExistsError: when the output folder exists.
-        ValueError: for a share out of its range, or a data set that cannot be used.
+        ValueError: for a share out of its range, a data set that cannot be used, or an image marked as synthetic.
     """
     source, output_dir = Path(source).resolve(), Path(output_dir)
     if not 0 < share <= 1:
@@ -49,6 +50,11 @@ def crop_images(
         target = part / place
         target.parent.mkdir(parents=True, exist_ok=True)
         pixels = middle(read_image(path), share).transpose(1, 2, 0)
+        if not labelled and not is_nifti_name(path) and is_marked_synthetic(path):  # `scan` refuses them elsewhere
+            raise ValueError(
+                f"{path} says in its metadata that it is synthetic, which its middle would not say. Take it out of "
+                f"{source}: real images alone are cropped."
+            )
         Image.fromarray(np.round(pixels * 255).astype(np.uint8)).save(target, compress_level=1)
         rows.append((place, group))
     if labelled and len({group for _, group in rows}) < len(rows):

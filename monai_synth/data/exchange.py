@@ -9,13 +9,13 @@ import zipfile
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ..utils.io import PathLike, atomic_path, read_json, sha256_of
+from ..utils.io import PathLike, atomic_path, sha256_of
+from .audits import LEAK, NOT_TESTED, audit_of
 from .records import Record, class_names_of, load_datalist
 from .synthetic_image import is_marked_synthetic
 
 MANIFEST = "manifest.json"
 FORMAT = "monai_synth package 1"
-LEAK = "LEAK FOUND"
 PRIVATE = ("image", "group", "role")  # keys of a record that do not travel
 READ_FIRST = """Synthetic images, drawn by a generative model. Not for diagnosis.
 
@@ -91,9 +91,9 @@ def accepted_images(
             f"There is no {datalist}. Only images that a filter has passed are exported; run filter.json with "
             "--filter standard or copies first."
         )
-    audit = folder / "privacy" / "privacy.json"
-    verdicts = read_json(audit)["channels"] if audit.is_file() else {}
-    images = verdicts.get("images", {"verdict": "NOT TESTED", "words": "Run privacy.json to have them tested."})
+    audit = audit_of(folder)
+    untested = {"verdict": NOT_TESTED, "words": "Run privacy.json to have them tested."}
+    images = audit["channels"]["images"] if audit else untested
     if images["verdict"] == LEAK and not accept_leak:
         raise ValueError(
             f"The privacy audit of {folder} says of the images: {LEAK}. {images['words']} They are not exported. "
@@ -102,6 +102,9 @@ def accepted_images(
     records, class_names = load_datalist(datalist), class_names_of(datalist)
     for record in records:
         _check_image(record)
+    if images["verdict"] not in (LEAK, NOT_TESTED):
+        tested = {record["sha256"] for record in load_datalist(folder / "synthetic" / "datalist.json")}
+        images = images if all(record["sha256"] in tested for record in records) else untested
     return records, class_names, images
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import csv
 import os
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from .findings import Finding
+from .findings import SHOWN, Finding
 
 # Tables that are read when they lie in the folder: ours, and the one that LC25000-clean publishes.
 TABLES = ("groups.csv", "lc25000_image_groups.csv")
@@ -27,42 +28,79 @@ def groups_of(
         source: the data set's folder.
         groups: regular expression whose first group names the patient or slide; or the path of one CSV or a list of
             them, absolute or below `source`. None reads the tables in `TABLES` that lie there.
-        findings: an image without a group, or a table that cannot be used, is added here.
+        findings: an image without a group or with several, a line for several images, or a pattern or table that cannot
+            be used, is added here.
     """
     if isinstance(groups, str) and not groups.endswith(".csv"):
         return _by_pattern(relative, groups, findings)
-    if groups is None:
-        tables = [source / name for name in TABLES if (source / name).is_file()]
-    else:
-        tables = [source / name for name in ([groups] if isinstance(groups, str) else groups)]
+    tables = group_tables(source, groups)
     if not tables:
         return [None] * len(relative)
-    known = _Table(tables, findings)
-    found = [known.group_of(name) for name in relative]
-    if known.names:
-        name = ", ".join(table.name for table in tables)
-        for image, group in zip(relative, found):
-            if group is None:
-                message = f"is missing in {name}; name its patient or slide there."
-                findings.append(Finding("error", image, message))
-        for image in sorted(known.unused):
-            findings.append(Finding("warning", image, f"stands in {name} but is not in the folder."))
+    table, known = ", ".join(path.name for path in tables), _Table(tables, findings)
+    if not known.names:
+        return [None] * len(relative)
+    lines = [known.lines_of(name) for name in relative]
+    images = Counter(lines)
+    found: list[str | None] = []
+    for image, own in zip(relative, lines):
+        groups_there, problem = sorted({known.groups[line] for line in own}), None
+        if not own:
+            problem = f"is missing in {table}; name its patient or slide there."
+        elif "" in groups_there:
+            problem = f"has no group in {table}; name its patient or slide there."
+        elif len(groups_there) > 1 or (image not in known.paths and images[own] > len(own)):
+            problem = (
+                f"has a name that stands in {table} {len(own)} times, for {images[own]} images, with the groups "
+                f"{groups_there[:SHOWN]}. Give every image one line, with its path below the folder."
+            )
+        if problem:
+            findings.append(Finding("error", image, problem))
+        found.append(None if problem else groups_there[0])
+    for image in sorted(known.unused):
+        findings.append(Finding("warning", image, f"stands in {table} but is not in the folder."))
     return found
 
 
+def group_tables(source: Path, groups: str | Sequence[str] | None) -> list[Path]:
+    """The tables that name the groups of a data set: none for a pattern; see `groups_of` for the arguments."""
+    if groups is None:
+        return [source / name for name in TABLES if (source / name).is_file()]
+    if isinstance(groups, str):
+        return [source / groups] if groups.endswith(".csv") else []
+    return [source / name for name in groups]
+
+
 def _by_pattern(relative: Sequence[str], pattern: str, findings: list[Finding]) -> list[str | None]:
-    matches = [re.search(pattern, name) for name in relative]
-    for name, match in zip(relative, matches):
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        message = f"is no regular expression: {error}. Correct --groups; the path of a table ends in .csv."
+        findings.append(Finding("error", pattern, message))
+        return [None] * len(relative)
+    if not compiled.groups:
+        message = (
+            r"has no group in parentheses, which names the patient or slide, as in 'patient(\d+)'. Correct --groups."
+        )
+        findings.append(Finding("error", pattern, message))
+        return [None] * len(relative)
+    matches = [compiled.search(name) for name in relative]
+    found = [match.group(1) or None if match else None for match in matches]
+    for name, match, group in zip(relative, matches, found):
         if match is None:
             findings.append(Finding("error", name, f"does not match the group pattern {pattern!r}."))
-    return [match.group(1) if match else None for match in matches]
+        elif group is None:
+            message = f"matches the group pattern {pattern!r}, but its first group is empty there. Correct --groups."
+            findings.append(Finding("error", name, message))
+    return found
 
 
 class _Table:
     """Groups by what a table calls the images: a path, the folder and the name, the name, or its stem."""
 
     def __init__(self, paths: Sequence[Path], findings: list[Finding]) -> None:
-        self.names: dict[str, str | None] = {}
+        self.groups: list[str] = []  # of each line
+        self.paths: dict[str, list[int]] = {}  # lines by what they call the image
+        self.names: dict[str, list[int]] = {}  # lines by that and its ends
         self.unused: set[str] = set()  # whole paths that no image had
         for path in paths:
             self._read(path, findings)
@@ -84,23 +122,26 @@ class _Table:
             findings.append(Finding("error", path.name, message))
             return
         for row in rows:
-            cell = row[image].replace("\\", "/").removeprefix("./")
-            prefix = f"{Path(cell).parent.name}_" if group == WITHIN_CLASS else ""
-            self._add(cell, prefix + row[group], whole=image == "image")
+            cell, own = (row[image] or "").replace("\\", "/").removeprefix("./"), (row[group] or "").strip()
+            prefix = f"{Path(cell).parent.name}_" if own and group == WITHIN_CLASS else ""
+            self._add(cell, prefix + own, whole=image == "image")
 
     def _add(self, cell: str, group: str, whole: bool) -> None:
         if whole:
             self.unused.add(cell)
+        line = len(self.groups)
+        self.groups.append(group)
+        self.paths.setdefault(cell, []).append(line)
         for name in {cell, "/".join(cell.split("/")[-2:]), cell.split("/")[-1]}:
-            known = self.names.setdefault(name, group)
-            if known != group and name != cell:
-                self.names[name] = None  # two images of that name in different groups: only the path tells
+            self.names.setdefault(name, []).append(line)
 
-    def group_of(self, relative: str) -> str | None:
-        """The group of an image by the most of its path that the table has."""
+    def lines_of(self, relative: str) -> tuple[int, ...]:
+        """The lines that are about an image, by the most of its path that the table has."""
         self.unused.discard(relative)
+        if relative in self.paths:
+            return tuple(self.paths[relative])
         name = relative.split("/")[-1]
-        for key in (relative, "/".join(relative.split("/")[-2:]), name, os.path.splitext(name)[0]):
-            if self.names.get(key):
-                return self.names[key]
-        return None
+        for key in ("/".join(relative.split("/")[-2:]), name, os.path.splitext(name)[0]):
+            if key in self.names:
+                return tuple(self.names[key])
+        return ()

@@ -11,6 +11,8 @@ import nibabel
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from .synthetic_image import carries_mark
+
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".nii", ".nii.gz")
 MAX_PIXELS = 50_000_000
 DEPTHS = {"I;16": 65535.0, "I;16B": 65535.0, "I;16L": 65535.0, "I": None, "F": None}
@@ -19,6 +21,11 @@ DEPTHS = {"I;16": 65535.0, "I;16B": 65535.0, "I;16L": 65535.0, "I": None, "F": N
 def is_image_name(path: str | Path) -> bool:
     """Whether a file's name ends like an image that can be read."""
     return str(path).lower().endswith(SUFFIXES)
+
+
+def is_nifti_name(path: str | Path) -> bool:
+    """Whether a file's name ends like a NIfTI image."""
+    return str(path).lower().endswith((".nii", ".nii.gz"))
 
 
 def read_image(path: str | Path, page: int | None = None, value_range: tuple[float, float] | None = None) -> np.ndarray:
@@ -41,7 +48,7 @@ def read_image(path: str | Path, page: int | None = None, value_range: tuple[flo
             values whose range is not known.
     """
     path = Path(path)
-    if str(path).lower().endswith((".nii", ".nii.gz")):
+    if is_nifti_name(path):
         return _read_nifti(path, value_range)
     return _to_array(path, open_image(path, page), value_range)
 
@@ -69,23 +76,22 @@ def open_image(path: str | Path, page: int | None = None) -> Image.Image:
         raise ValueError(f"{path} is not an image that can be read: {error}.") from error
 
 
-def look_at(path: str | Path) -> tuple[str, int]:
-    """The SHA-256 of an image's pixels, 64 hexadecimal digits, and its smaller side in pixels.
+def look_at(path: str | Path) -> tuple[str, int, bool]:
+    """The SHA-256 of an image's pixels, 64 hexadecimal digits, its smaller side in pixels, and whether it is synthetic.
 
     Two files have the same digest when `read_image` gives the same pixels of 8 bits for both.
 
     Raises:
         FileNotFoundError, ValueError: as `read_image`.
     """
-    if not str(path).lower().endswith((".nii", ".nii.gz")):
+    if not is_nifti_name(path):
         image = open_image(path)
-        if image.mode not in DEPTHS:
-            pixels = to_rgb(image)
-            content = hashlib.sha256(f"{pixels.height} {pixels.width} ".encode() + pixels.tobytes())
-            return content.hexdigest(), min(pixels.size)
+        pixels = to_rgb(image)
+        content = hashlib.sha256(f"{pixels.height} {pixels.width} ".encode() + pixels.tobytes())
+        return content.hexdigest(), min(pixels.size), carries_mark(image)
     values = (read_image(path).transpose(1, 2, 0) * 255).round().astype(np.uint8)
     content = hashlib.sha256(f"{values.shape[0]} {values.shape[1]} ".encode() + values.tobytes())
-    return content.hexdigest(), min(values.shape[:2])
+    return content.hexdigest(), min(values.shape[:2]), False
 
 
 def _check_size(path: Path, width: int, height: int) -> None:
@@ -104,11 +110,16 @@ def _to_array(path: Path, image: Image.Image, value_range: tuple[float, float] |
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """A Pillow image of 8 bits as RGB: the right way up, what is transparent over white.
+    """A Pillow image as RGB of 8 bits: the right way up, what is transparent over white, 16-bit grey scaled.
 
-    It is the `converter` of MONAI's `PILReader` wherever that reads images for us.
+    Raises:
+        ValueError: for 32-bit and float images, whose range is not known; names the file where Pillow does.
     """
+    name = getattr(image, "filename", "")
     image = ImageOps.exif_transpose(image) if image.getexif() else image
+    if image.mode in DEPTHS:
+        grey = _scaled_grey(name or "The image", np.asarray(image, dtype=np.float64), None, DEPTHS[image.mode])
+        return Image.fromarray((grey * 255).round().astype(np.uint8).transpose(1, 2, 0))
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
@@ -118,7 +129,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _scaled_grey(
-    path: Path, pixels: np.ndarray, value_range: tuple[float, float] | None, full: float | None
+    path: str | Path, pixels: np.ndarray, value_range: tuple[float, float] | None, full: float | None
 ) -> np.ndarray:
     if value_range is None and full is None:
         raise ValueError(

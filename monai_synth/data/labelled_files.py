@@ -8,13 +8,23 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from .findings import SHOWN, Finding
+from .image_groups import GROUP_COLUMNS, WITHIN_CLASS
 from .images import is_image_name
-from .records import load_datalist
+from .records import SECTIONS, datalist_content
 
 DEPTH = 4  # levels below the data set's folder at which class folders are looked for
 ClassMap = Mapping[str, str | None]
+SYNTHETIC = (
+    "synthetic. A data set, also one of --external_dir, holds real images alone; synthetic ones train a classifier by "
+    "--synthetic_datalist."
+)
+RECORD_NEEDS = (
+    "has no usable {!r}: {!r}. A record needs image, a path below the file's folder, and class_name, or label, which "
+    "is a name, or a number: of the file's class_names where it has them."
+)
 
 
 @dataclass(frozen=True)
@@ -43,8 +53,9 @@ def labelled_files(
 
     Args:
         source: a folder of class folders (with a class map or class names at any depth to 4, so that the published
-            archives can stay as they are), a CSV with the columns image and class_name (or label) and possibly group,
-            or a datalist JSON.
+            archives can stay as they are), a CSV with the columns image and class_name (or label) and possibly one of
+            `GROUP_COLUMNS`, or a datalist JSON, this program's or one that MONAI reads ({"training": [{"image",
+            "label"}]}).
         class_names: the classes to use; None uses all.
         class_map: class by the name that the data set has for it; several names may be one class, and a name that is
             missing or null is left out. None takes the names as they are.
@@ -60,7 +71,7 @@ def labelled_files(
     elif source.suffix == ".csv":
         files = _of_csv(source, findings)
     else:
-        files = [LabelledFile(row["image"], row["class_name"], row.get("group")) for row in load_datalist(source)]
+        files = list(_of_datalist(source, findings))
     if class_map is not None:
         files = _mapped(files, class_map, source, findings)
     files = [file for file in files if class_names is None or file.class_name in class_names]
@@ -125,17 +136,60 @@ def _image_paths(folder: Path, source: Path, findings: list[Finding]) -> Iterato
 
 def _of_csv(source: Path, findings: list[Finding]) -> list[LabelledFile]:
     with open(source, newline="", encoding="utf-8-sig") as file:
-        rows = list(csv.DictReader(file))
-    columns = set(rows[0]) if rows else set()
+        reader = csv.DictReader(file)
+        rows = [(reader.line_num, row) for row in reader]
+    columns = reader.fieldnames or []
     class_column = "class_name" if "class_name" in columns else "label"
-    if not {"image", class_column} <= columns:
+    if not {"image", class_column} <= set(columns):
         message = f"needs the columns image and class_name (or label), found {sorted(columns)}."
         findings.append(Finding("error", str(source), message))
         return []
     folder = str(source.parent.resolve())
-    return [
-        LabelledFile(os.path.join(folder, row["image"]), row[class_column], row.get("group") or None) for row in rows
-    ]
+    files = []
+    for line, row in rows:
+        empty = [name for name in ("image", class_column) if not (row[name] or "").strip()]
+        if empty:
+            message = f"has nothing in the column {' and '.join(empty)}. Name the image and its class, or remove it."
+            findings.append(Finding("error", f"{source.name}, line {line}", message))
+            continue
+        files.append(
+            LabelledFile(os.path.join(folder, row["image"]), row[class_column], _group_in(row, row[class_column]))
+        )
+    return files
+
+
+def _group_in(row: Mapping[str, Any], class_name: str) -> str | None:
+    """The group that a row or record names itself, in the first of `GROUP_COLUMNS` that it has."""
+    column = next((name for name in GROUP_COLUMNS if name in row), "")
+    group = str(row.get(column) or "").strip()
+    return f"{class_name}_{group}" if group and column == WITHIN_CLASS else group or None
+
+
+def _of_datalist(source: Path, findings: list[Finding]) -> Iterator[LabelledFile]:
+    content = datalist_content(source)
+    base = source.resolve().parent / content.get("base_dir", ".")
+    for section in dict.fromkeys(SECTIONS.values()):
+        for number, row in enumerate(content.get(section, [])):
+            row = row if isinstance(row, dict) else {"image": row}  # MONAI lists images without a label as mere paths
+            class_name = _class_in(row, content.get("class_names"))
+            image = os.path.normpath(base / row["image"]) if isinstance(row.get("image"), str) else None
+            if image is None or class_name is None:
+                key = "image" if image is None else "class_name" if "class_name" in row else "label"
+                findings.append(Finding("error", f"{source.name}, {section}[{number}]", RECORD_NEEDS.format(key, row)))
+            elif row.get("origin") == "synthetic":
+                findings.append(Finding("error", image, f"is, by its origin in {source.name}, {SYNTHETIC}"))
+            else:
+                yield LabelledFile(image, class_name, _group_in(row, class_name))
+
+
+def _class_in(row: Mapping[str, Any], class_names: Sequence[str] | None) -> str | None:
+    """The class of a datalist's record, None where it has none: class_name, or label, a number or a name."""
+    name = row.get("class_name", row.get("label"))
+    if "class_name" not in row and type(name) is int:
+        if class_names is None:
+            return str(name)
+        return class_names[name] if isinstance(class_names, list) and 0 <= name < len(class_names) else None
+    return name if isinstance(name, str) and name.strip() else None
 
 
 def _of_annotations(source: Path, annotations: str, findings: list[Finding]) -> list[LabelledFile]:

@@ -16,9 +16,9 @@ MIXING = ("none", "synthetic", "real+synthetic", "fill-up")
 class RealSyntheticDataset(Dataset):
     """A MONAI data set of real and synthetic records, each with its weight in the loss.
 
-    The weights make the mean weighted loss `real_weight` times the mean over real images plus the rest times the mean
-    over synthetic ones, however many there are of each. Every class gets the same number of synthetic images, or the
-    network would learn "synthetic" in place of the disease.
+    The weights make the mean weighted loss of a training `real_weight` times the mean over real images plus the rest
+    times the mean over synthetic ones, however often `OriginSampler` draws each with the same settings. Every class
+    gets the same number of synthetic images, or the network would learn "synthetic" in place of the disease.
 
     Args:
         real: records of the roles shots or train.
@@ -28,10 +28,16 @@ class RealSyntheticDataset(Dataset):
         synthetic_per_class: synthetic images of each class; None takes as many as the scarcest class has. For "fill-up"
             the largest number that a class may get.
         real_weight: share of the real images in the loss, 0 to 1; None gives every image the same weight.
+        real_share: odds of a real image at each draw, for `OriginSampler`; None draws every image alike, and so does
+            "fill-up", whose classes are level only then.
+        synthetic_first: share of the epochs with synthetic images alone, for `OriginSampler`.
+        seen_once: every image is seen once and `OriginSampler` draws none, as for a nearest-neighbor probe; the weights
+            then hold the shares that its odds would have given.
         transform: applied to each record, as in `monai.data.Dataset`.
 
     Raises:
-        ValueError: for an unknown policy, a record on the wrong side of the wall, or too few synthetic images.
+        ValueError: for an unknown policy, a record on the wrong side of the wall, too few synthetic images, or a
+            `real_weight` of images that are never drawn.
 
     Reference:
         Kim et al., "DataDream: Few-shot Guided Dataset Generation", 2024, equation 4, for the weighted loss.
@@ -49,6 +55,9 @@ class RealSyntheticDataset(Dataset):
         mixing: str = "real+synthetic",
         synthetic_per_class: int | None = None,
         real_weight: float | None = 0.5,
+        real_share: float | None = None,
+        synthetic_first: float = 0.0,
+        seen_once: bool = False,
         transform: Callable | Sequence[Callable] | None = None,
     ) -> None:
         if mixing not in MIXING:
@@ -59,10 +68,11 @@ class RealSyntheticDataset(Dataset):
         kept = [] if mixing == "synthetic" else list(real)
         drawn: list[Record] = []
         if mixing == "fill-up":
-            drawn, real_weight = fill_up(real, synthetic, synthetic_per_class), None
+            drawn, real_weight, real_share = fill_up(real, synthetic, synthetic_per_class), None, None
         elif mixing != "none":
             drawn = choose_synthetic(real, synthetic, synthetic_per_class)
-        super().__init__(weighted(kept, drawn, real_weight), transform)
+        self.real_share = real_share
+        super().__init__(weighted(kept, drawn, real_weight, real_share, synthetic_first, seen_once), transform)
 
 
 def _check_sides(real: Sequence[Record], synthetic: Sequence[Record]) -> None:
@@ -126,15 +136,54 @@ def fill_up(real: Sequence[Record], synthetic: Sequence[Record], most: int | Non
     return chosen
 
 
-def weighted(real: Sequence[Record], synthetic: Sequence[Record], real_weight: float | None) -> list[Record]:
-    """What training needs of each record (real and synthetic ones differ in the rest), and a "weight" of mean 1."""
+def weighted(
+    real: Sequence[Record],
+    synthetic: Sequence[Record],
+    real_weight: float | None,
+    real_share: float | None = None,
+    synthetic_first: float = 0.0,
+    seen_once: bool = False,
+) -> list[Record]:
+    """What training needs of each record (real and synthetic ones differ in the rest), and a "weight".
+
+    Over all draws of a training the weights have the mean 1. Arguments are those of `RealSyntheticDataset`.
+
+    Raises:
+        ValueError: for weights that the odds do not allow, see `check_shares`.
+    """
     weights = {"real": 1.0, "synthetic": 1.0}
-    if real and synthetic and real_weight is not None:
-        total = len(real) + len(synthetic)
-        weights = {"real": real_weight * total / len(real), "synthetic": (1 - real_weight) * total / len(synthetic)}
+    if real and synthetic:
+        check_shares(real_weight, real_share, synthetic_first)
+        alike = len(real) / (len(real) + len(synthetic))
+        drawn = share_of_draws(real_share, synthetic_first)
+        drawn = alike if drawn is None else drawn
+        share, seen = drawn if real_weight is None else real_weight, alike if seen_once else drawn
+        if share != seen:
+            weights = {"real": share / seen, "synthetic": (1 - share) / (1 - seen)}
     return [
         {**{key: record[key] for key in KEPT}, "weight": weights[record["origin"]]} for record in [*real, *synthetic]
     ]
+
+
+def share_of_draws(real_share: float | None, synthetic_first: float) -> float | None:
+    """The share of a training's draws that `OriginSampler` makes among the real images; None where all are alike."""
+    return 1 - synthetic_first if synthetic_first else real_share
+
+
+def check_shares(real_weight: float | None, real_share: float | None, synthetic_first: float) -> None:
+    """Checks that images with a share in the loss are drawn.
+
+    Raises:
+        ValueError: when the odds leave out the real or the synthetic images, and `real_weight` does not.
+    """
+    drawn = share_of_draws(real_share, synthetic_first)
+    if real_weight is None or drawn not in (0, 1) or drawn == real_weight:
+        return
+    key, value = ("synthetic_first", synthetic_first) if synthetic_first else ("real_share", real_share)
+    raise ValueError(
+        f"real_weight is {real_weight}, but with {key} {value} no {'synthetic' if drawn else 'real'} image is drawn. "
+        f"Set real_weight to null, or {key} to a number between 0 and 1."
+    )
 
 
 def load_synthetic(path: str | Path, mixing: str) -> list[Record]:

@@ -16,7 +16,7 @@ from scipy.sparse.csgraph import connected_components
 from tqdm import tqdm
 
 from ..utils.cores import usable_cores
-from .images import read_image, to_rgb
+from .images import is_nifti_name, read_image, to_rgb
 
 Array = np.ndarray
 SIDE = 96  # pixels of the small image that is looked at
@@ -149,7 +149,7 @@ def ring_series(path: str | Path) -> Array:
 
 def small_image(path: str | Path) -> Array:
     """The middle square of an image, shape (3, 96, 96), in [0, 1]; JPEG files are read at a fraction of their size."""
-    if str(path).endswith((".nii", ".nii.gz", ".tif", ".tiff")):
+    if is_nifti_name(path):
         whole = Image.fromarray((read_image(path).transpose(1, 2, 0) * 255).astype(np.uint8))
     else:
         try:

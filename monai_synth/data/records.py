@@ -49,11 +49,24 @@ def class_names_of(path: PathLike) -> list[str]:
 
 
 def _content(path: PathLike) -> dict[str, Any]:
+    content = datalist_content(path)
+    if "class_names" not in content:
+        raise ValueError(f"{path} is no datalist of this program: it needs the keys 'class_names' and 'training'.")
+    return content
+
+
+def datalist_content(path: PathLike) -> dict[str, Any]:
+    """The content of a datalist of this program, unchanged since it was written, or of one that MONAI reads.
+
+    Raises:
+        FileNotFoundError: when there is none.
+        ValueError: when the file is no datalist, or was changed.
+    """
     if not Path(path).is_file():
         raise FileNotFoundError(f"There is no datalist {path}. The stage before this one writes it; run that first.")
     content = read_json(path)
-    if not isinstance(content, dict) or "class_names" not in content or "training" not in content:
-        raise ValueError(f"{path} is no datalist of this program: it needs the keys 'class_names' and 'training'.")
+    if not isinstance(content, dict) or "training" not in content:
+        raise ValueError(f"{path} is no datalist: it needs the key 'training', and lists the records there.")
     if "digest" in content and content["digest"] != _digest(content):
         raise ValueError(
             f"{path} was changed by hand since it was written, so nothing that it says of roles and origins can be "
@@ -125,7 +138,7 @@ def save_synthetic_datalist(path: PathLike, records: Iterable[Record], class_nam
 
 def _digest(content: dict[str, Any]) -> str:
     """The SHA-256 of the records and class names of a datalist, as JSON has them."""
-    parts = [content["class_names"], *(content.get(section, []) for section in dict.fromkeys(SECTIONS.values()))]
+    parts = [content.get("class_names"), *(content.get(section, []) for section in dict.fromkeys(SECTIONS.values()))]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 

@@ -50,6 +50,7 @@ class RequestPlan(Sequence):
     ) -> None:
         self.what = (class_names, prompts, images_per_class, seed, attributes, num_shots, image_format)
         self.classes = list(class_names.items())
+        self.images_per_class = images_per_class
         self.places = range(len(self.classes) * images_per_class) if places is None else places
 
     def __len__(self) -> int:
@@ -59,8 +60,8 @@ class RequestPlan(Sequence):
         """The request at a place, or the plan of a slice."""
         if isinstance(item, slice):
             return RequestPlan(*self.what, self.places[item])
-        _, prompts, images_per_class, seed, attributes, num_shots, image_format = self.what
-        number, index = divmod(self.places[item], images_per_class)
+        _, prompts, _, seed, attributes, num_shots, image_format = self.what
+        number, index = divmod(self.places[item], self.images_per_class)
         class_name, label = self.classes[number]
         own = derived_seed(seed, class_name, index)
         request = {
@@ -81,10 +82,9 @@ class RequestPlan(Sequence):
         names = [name for name, _ in self.classes]
         if record["class_name"] not in names:
             return None
-        images_per_class = self.what[2]
         index = index_of(record["image"])
-        place = names.index(record["class_name"]) * images_per_class + index
-        if index >= images_per_class or place not in self.places:
+        place = names.index(record["class_name"]) * self.images_per_class + index
+        if index >= self.images_per_class or place not in self.places:
             return None
         position = self.places.index(place)
         request = self[position]

@@ -17,7 +17,7 @@ from .copies import join_near_duplicates, judge_copies
 from .findings import SHOWN, Finding
 from .image_groups import groups_of
 from .images import look_at
-from .labelled_files import ClassMap, LabelledFile, labelled_files
+from .labelled_files import SYNTHETIC, ClassMap, LabelledFile, labelled_files
 from .records import Record
 
 logger = logging.getLogger(__name__)
@@ -37,7 +37,8 @@ def scan(
 
     Args:
         source: a folder with one sub-folder per class, a CSV with the columns image and class_name (or label) and
-            possibly group, or a datalist JSON. A `groups.csv` (image, group) in the folder names patients or slides.
+            possibly one of `GROUP_COLUMNS`, or a datalist JSON. A `groups.csv` (image, group) in the folder names
+            patients or slides.
         class_names: the classes to use, in the order of their labels; None uses all, sorted.
         groups: regular expression over an image's path below the folder whose first group names the patient or slide,
             or the path of a table that does, see `groups_of`.
@@ -125,6 +126,9 @@ def _examine(
     if groups is not None or not any(own):
         relative = [Path(os.path.relpath(file.path, base)).as_posix() for file in files]
         own = groups_of(relative, base, groups, findings)
+    else:
+        message = f"has no group in {source.name}, where others have one; name its patient or slide there."
+        findings += [Finding("error", os.path.relpath(file.path, base), message) for file in files if not file.group]
     records = _records(base, files, own, names, findings)
     if files and not any(own):
         message = (
@@ -174,7 +178,9 @@ def _records(
 
 def _look(path: str) -> tuple[str | None, str, str, int]:
     try:
-        pixel_hash, side = look_at(path)
+        pixel_hash, side, is_synthetic = look_at(path)
     except (ValueError, FileNotFoundError, MemoryError) as error:
         return str(error), "", "", 0
+    if is_synthetic:
+        return f"says in its metadata that it is {SYNTHETIC}", "", "", 0
     return None, sha256_of(path), pixel_hash, side

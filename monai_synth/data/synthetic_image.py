@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
-from torch import Tensor
 
 from ..utils.io import atomic_path
+
+if TYPE_CHECKING:  # reading a data set needs no torch, whose import takes long
+    from torch import Tensor
 
 FORMATS = ("png", "webp")
 SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
@@ -52,4 +54,9 @@ def write_synthetic_image(path: str | Path, image: Tensor) -> None:
 def is_marked_synthetic(path: str | Path) -> bool:
     """Whether a file carries the mark that `write_synthetic_image` leaves."""
     with Image.open(path) as image:
-        return SOURCE_TYPE.encode() in (image.info.get("xmp") or b"")
+        return carries_mark(image)
+
+
+def carries_mark(image: Image.Image) -> bool:
+    """Whether a Pillow image was read from a file that carries the mark."""
+    return SOURCE_TYPE.encode() in (image.info.get("xmp") or b"")

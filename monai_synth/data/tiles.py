@@ -31,7 +31,8 @@ SUFFIXES = (".svs", ".tif", ".tiff", ".ndpi", ".scn", ".mrxs", ".vms", ".bif")
 LABELS = "slides.csv"
 MASK_PIXELS = 16  # pixels of a class mask along a tile's side
 MPP_TOLERANCE = 0.2  # relative
-Polygon = list[tuple[float, float]]
+Ring = list[tuple[float, float]]
+Polygon = list[Ring]  # the outline, then its holes
 
 
 @dataclass(frozen=True)
@@ -72,8 +73,9 @@ def cut_tiles(source: str | Path, output_dir: str | Path, plan: TilePlan, backen
     """Cuts the slides of a folder into a folder of class folders that every bundle reads.
 
     A slide's classes come from `NAME.geojson` beside it, as QuPath exports annotations (polygons in pixels of the
-    finest level, class in properties.classification.name), or from `slides.csv` (slide, class_name), which gives a
-    whole slide one class. `groups.csv` names the slide of each tile, so that no split tears one apart.
+    finest level, without their holes, class in properties.classification.name), or from `slides.csv` (slide,
+    class_name), which gives a whole slide one class. `groups.csv` names the slide of each tile, so that no split tears
+    one apart.
 
     Args:
         source: folder of slides.
@@ -184,7 +186,7 @@ def _outlines(geometry: Mapping[str, Any]) -> list[Polygon]:
     polygons = {"Polygon": [geometry["coordinates"]], "MultiPolygon": geometry["coordinates"]}.get(geometry["type"])
     if polygons is None:
         raise ValueError(f"a {geometry['type']} is no area")
-    return [[(float(x), float(y)) for x, y, *_ in polygon[0]] for polygon in polygons]
+    return [[[(float(x), float(y)) for x, y, *_ in ring] for ring in polygon] for polygon in polygons if polygon]
 
 
 def build_reader(backend: str | None) -> Any:
@@ -273,7 +275,7 @@ def places_of(
         for class_name, polygons in regions.items():
             mask = Image.new("1", (math.ceil(width / cell), math.ceil(height / cell)))
             for polygon in polygons:
-                ImageDraw.Draw(mask).polygon([(x / ratio / cell, y / ratio / cell) for x, y in polygon], fill=1)
+                _draw(mask, [[(x / ratio / cell, y / ratio / cell) for x, y in ring] for ring in polygon])
             inside = np.asarray(mask)
             places[class_name] = [
                 (top, left)
@@ -284,6 +286,16 @@ def places_of(
         rng = np.random.default_rng(plan.seed)
         places = {name: [corners[i] for i in rng.permutation(len(corners))] for name, corners in places.items()}
     return places
+
+
+def _draw(mask: Image.Image, polygon: Polygon) -> None:
+    """Adds a polygon without its holes to a mask; what lies in a hole and belongs to another polygon stays."""
+    left, top = (math.floor(min(values)) for values in zip(*polygon[0]))
+    right, bottom = (math.ceil(max(values)) for values in zip(*polygon[0]))
+    own = Image.new("1", (right - left + 1, bottom - top + 1))
+    for number, ring in enumerate(polygon):
+        ImageDraw.Draw(own).polygon([(x - left, y - top) for x, y in ring], fill=int(number == 0))
+    mask.paste(1, (left, top), own)
 
 
 def _span(start: int, cell: float) -> slice:

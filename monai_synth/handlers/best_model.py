@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from ignite.engine import Engine, Events
 
+from ..utils.io import sha256_of
 from ..utils.processes import is_first
 from ..utils.tensors import save_state_dict
 
@@ -19,6 +20,9 @@ class BestModelSaver:
     validation after a resume would take the place of a better model. This one asks the evaluator's state, which
     `TrainingState` restores.
 
+    Beside a `TrainingState` that knows it, the file waits until the state of the epoch is on the disk, which holds the
+    same weights: however the run is killed, the state can tell or make again what the file has to be.
+
     Args:
         network: whose weights are saved.
         path: of the file, a state dict as torch writes it.
@@ -26,10 +30,36 @@ class BestModelSaver:
 
     def __init__(self, network: torch.nn.Module, path: str | Path) -> None:
         self.network, self.path = network, Path(path)
+        self.waits = False  # for `TrainingState` to call `write`
+        self.found = False
+        self.sha256: str | None = None  # of the file
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
 
     def __call__(self, engine: Any) -> None:
-        if engine.state.best_metric_epoch == engine.state.epoch and is_first():
+        self.found = engine.state.best_metric_epoch == engine.state.epoch
+        if not self.waits:
+            self.write()
+
+    def write(self) -> None:
+        """Writes the weights when the last validation has found a new best."""
+        if self.found and is_first():
             save_state_dict(self.path, self.network.state_dict())
+            self.sha256 = sha256_of(self.path)
+        self.found = False
+
+    def is_sound(self, sha256: str | None) -> bool:
+        """Whether the file is there with the bytes that a state notes; earlier versions noted None."""
+        return self.path.is_file() and sha256 in (None, sha256_of(self.path))
+
+    def restore(self, own: bool) -> None:
+        """Goes on with the file that is there, or makes it again from the network when its weights are the best ones.
+
+        Args:
+            own: whether they are.
+        """
+        self.found = own
+        self.write()
+        if not own and self.path.is_file():
+            self.sha256 = sha256_of(self.path)

@@ -61,7 +61,8 @@ class PredictionSaver:
         probabilities = torch.stack([row["probabilities"] for row in self.rows]).numpy().astype(np.float64)
         known = all("label" in row for row in self.rows)
         labels = [int(row["label"]) for row in self.rows] if known else []
-        with atomic_path(self.folder / "predictions.csv") as path, open(path, "w", newline="") as file:
+        target = self.folder / "predictions.csv"
+        with atomic_path(target) as path, open(path, "w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(
                 ["image", "group", "class_name", "predicted", *(f"prob_{name}" for name in self.class_names)]
@@ -69,7 +70,7 @@ class PredictionSaver:
             for index, row in enumerate(self.rows):
                 truth = self.class_names[labels[index]] if known else ""
                 predicted = self.class_names[int(probabilities[index].argmax())]
-                numbers = [f"{value:.6f}" for value in probabilities[index]]
+                numbers = [f"{value:.9g}" for value in probabilities[index]]
                 writer.writerow([row.get("image_path", ""), row.get("group", ""), truth, predicted, *numbers])
         if not known:
             return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from array import array
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import groupby
@@ -16,7 +17,7 @@ from monai.utils import CommonKeys as Keys
 from torch import Tensor
 
 from ..data.records import save_synthetic_datalist
-from ..data.requests import index_of, journal_lines, journal_of, journals_of
+from ..data.requests import RequestPlan, index_of, journal_lines, journal_of, journals_of
 from ..data.synthetic_image import write_synthetic_image
 from ..utils.io import atomic_path, sha256_of
 from ..utils.processes import first_only, rank, wait_for_all
@@ -100,17 +101,49 @@ class SampleSaver:
             self.pool = None
 
 
-def write_synthetic_datalist(output_dir: str | Path, class_names: list[str]) -> Path:
+def write_synthetic_datalist(
+    output_dir: str | Path, class_names: list[str], requests: RequestPlan | None = None
+) -> Path:
     """Writes `datalist.json` over all images in a folder's journals when every process has drawn its own.
+
+    Args:
+        output_dir: where the journals lie.
+        class_names: in the order of their labels.
+        requests: all that was asked for; None takes what there is.
 
     Returns:
         Its path.
+
+    Raises:
+        RuntimeError: when an image that was asked for is in no journal; nothing is written.
     """
     output_dir = Path(output_dir)
     path = output_dir / "datalist.json"
     wait_for_all()
-    first_only(lambda: save_synthetic_datalist(path, drawn_in_order(output_dir), class_names))
+    records = drawn_in_order(output_dir)
+    complete = records if requests is None else all_of(requests, records, output_dir)
+    first_only(lambda: save_synthetic_datalist(path, complete, class_names))
     return path
+
+
+def all_of(requests: RequestPlan, records: Iterator[dict[str, Any]], output_dir: Path) -> Iterator[dict[str, Any]]:
+    """Records, each image once, and at their end the certainty that all that was asked for is among them.
+
+    Raises:
+        RuntimeError: when it is not; says how many images of each class are missing.
+    """
+    found: Counter[str] = Counter()
+    for record in records:
+        found[record["class_name"]] += index_of(record["image"]) < requests.images_per_class
+        yield record
+    short = [name for name, _ in requests.classes if found[name] < requests.images_per_class]
+    if short:
+        counts = ", ".join(f"{found[name]} of {name!r}" for name in short)
+        raise RuntimeError(
+            f"The journals (journal*.jsonl) in {output_dir} note {counts}, but {requests.images_per_class} images of "
+            "each class were asked for. A journal was removed, or the file system does not show all of them yet. Run "
+            "the same command again: what is missing is drawn."
+        )
 
 
 def drawn_in_order(output_dir: Path) -> Iterator[dict[str, Any]]:

@@ -17,6 +17,7 @@ from ..utils.processes import any_of, count, gathered, is_first
 from ..utils.random_states import random_state, set_random_state
 from ..utils.stopping import stop_request
 from ..utils.tensors import load_tensors, save_tensors
+from .best_model import BestModelSaver
 from .gradient_clipping import steps_now
 
 logger = logging.getLogger(__name__)
@@ -40,6 +41,8 @@ class TrainingState:
         scheduler: its learning-rate schedule, when it has one.
         every: epochs between two states.
         watched: engine of the validation, whose best metric is restored as well.
+        best_model: saver of its best weights. A state notes the SHA-256 of their file, and one whose file was lost or
+            damaged since is not gone on from, unless its own weights are the best.
     """
 
     def __init__(
@@ -50,16 +53,20 @@ class TrainingState:
         scheduler: LRScheduler | None = None,
         every: int = 1,
         watched: Any = None,
+        best_model: BestModelSaver | None = None,
     ) -> None:
         self.folder = Path(folder)
         self.network, self.optimizer, self.scheduler = network, optimizer, scheduler
-        self.every, self.watched = every, watched
+        self.every, self.watched, self.best_model = every, watched, best_model
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.STARTED, self.restore)
         engine.add_event_handler(Events.ITERATION_STARTED, lambda engine: stop_request.hold())
         engine.add_event_handler(Events.GET_BATCH_STARTED, self.stop_within)  # all handlers of the step before are done
         engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.every), self)
+        if self.best_model is not None:
+            self.best_model.waits = True
+            engine.add_event_handler(Events.EPOCH_COMPLETED, self.best_model.write)
         engine.add_event_handler(Events.COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
@@ -84,6 +91,7 @@ class TrainingState:
         state: dict[str, Any] = {
             "epoch": epoch,
             "iteration": engine.state.iteration,
+            "num_workers": num_workers_of(engine),
             "network": dict(self.network.state_dict()),
             "optimizer": self.optimizer.state_dict(),
         }
@@ -95,6 +103,7 @@ class TrainingState:
             state["best"] = {
                 "metric": float(self.watched.state.best_metric),
                 "epoch": int(self.watched.state.best_metric_epoch),
+                "sha256": None if self.best_model is None else self.best_model.sha256,
             }
         if within:
             state["random"] = random_state()
@@ -107,6 +116,7 @@ class TrainingState:
         """Puts the newest sound state back, or leaves everything as it is when there is none.
 
         Raises:
+            ValueError: when the training was begun with another number of reading processes.
             RuntimeError: when several processes do not find the same.
         """
         states = self._newest_first()
@@ -114,7 +124,16 @@ class TrainingState:
             if sha256_of(path) != noted.get("sha256"):
                 logger.warning("%s, or what is noted of it, is damaged; the other state is used.", path)
                 continue
-            self._load(engine, load_tensors(path))
+            state = load_tensors(path)
+            if self.best_model is not None and not self._best_is_there(self.best_model, state):
+                logger.warning(
+                    "%s, the best weights that %s tells of, are lost or damaged; the other state is used.",
+                    self.best_model.path,
+                    path,
+                )
+                continue
+            self._check_readers(engine, state)
+            self._load(engine, state)
             steps = steps_within(engine)
             further = f" and {steps} steps" if steps else ""
             logger.info("Going on after epoch %d%s, from %s.", engine.state.epoch, further, path)
@@ -140,6 +159,21 @@ class TrainingState:
 
         return sorted(states, key=reached, reverse=True)
 
+    def _check_readers(self, engine: Engine, state: dict[str, Any]) -> None:
+        """Each process that reads images has random numbers of its own, so that another number of them draws others."""
+        before, now = state.get("num_workers"), num_workers_of(engine)  # earlier versions did not note it
+        if before not in (None, now) and state["epoch"] < (engine.state.max_epochs or 0):
+            raise ValueError(
+                f"The training in {self.folder} was begun with num_workers {before} and would go on to other weights "
+                f"with {now}, since each reading process draws random numbers of its own. Set num_workers to {before}, "
+                "or remove that folder to begin anew."
+            )
+
+    @staticmethod
+    def _best_is_there(best_model: BestModelSaver, state: dict[str, Any]) -> bool:
+        """Whether the best weights that a state tells of can be had: none yet, its own, or those of a sound file."""
+        return state["best"]["epoch"] < 1 or is_best(state) or best_model.is_sound(state["best"].get("sha256"))
+
     def _load(self, engine: Engine, state: dict[str, Any]) -> None:
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -150,6 +184,8 @@ class TrainingState:
         if self.watched is not None:
             self.watched.state.best_metric = state["best"]["metric"]
             self.watched.state.best_metric_epoch = state["best"]["epoch"]
+        if self.best_model is not None:
+            self.best_model.restore(own=is_best(state))
         engine.state.epoch, engine.state.iteration = state["epoch"], state["iteration"]
         begun = steps_within(engine)
         if begun and engine.state.dataloader is not None:
@@ -163,6 +199,16 @@ def noted_of(path: Path) -> dict[str, Any]:
     except ValueError:
         return {}
     return noted if isinstance(noted, dict) else {}
+
+
+def num_workers_of(engine: Any) -> int:
+    """How many processes read the images of a training; 0 when it reads them itself."""
+    return int(getattr(engine.data_loader, "num_workers", 0))
+
+
+def is_best(state: dict[str, Any]) -> bool:
+    """Whether a state's weights are those of the best validation, with no step beyond."""
+    return state["best"]["epoch"] == state["epoch"] and "random" not in state
 
 
 def steps_within(engine: Engine) -> int:

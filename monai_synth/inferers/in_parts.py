@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from typing import Any
 
@@ -87,24 +88,38 @@ class InPartsInferer(SimpleInferer):
 
         Raises:
             torch.OutOfMemoryError: when there is too little memory for a single image.
+            RuntimeError: when the memory ran out after the optimizer had begun to change the weights.
         """
         numbers, size = torch.get_rng_state(), len(batchdata[Keys.IMAGE])
         parameters = [parameter for group in engine.optimizer.param_groups for parameter in group["params"]]
         accumulates = engine.accumulation_steps > 1
         gradients = [_copy(parameter.grad) if accumulates else None for parameter in parameters]
+        versions, known = [parameter._version for parameter in parameters], set(engine.optimizer.state)
         while True:
             try:
                 return engine._iteration(engine, batchdata)
-            except torch.OutOfMemoryError:
+            except torch.OutOfMemoryError as error:
                 if self.parts >= size:
                     raise
+                if versions != [parameter._version for parameter in parameters]:
+                    raise RuntimeError(
+                        "The memory ran out within the optimizer's step, when it had changed some of the weights; it "
+                        "cannot be repeated. Run the same command again with --gradient_checkpointing True: it goes on "
+                        "from the last state."
+                    ) from error
             # Out of the handler, so that the error's traceback no longer holds the tensors that did not fit.
             self.parts = min(2 * self.parts, size)
             self.graph, self.cuda_graph = None, False  # whose memory is wanted now
+            engine.state.output = None  # and that of what the network gave
+            for parameter in engine.optimizer.state.keys() - known:  # of the first step, and not whole
+                del engine.optimizer.state[parameter]
+            if engine.scaler is not None and engine.scaler.is_enabled():
+                _forget_step(engine.scaler, engine.optimizer)
             logger.warning("A batch of %d needs more memory than there is; it goes on in %d parts.", size, self.parts)
             for parameter, gradient in zip(parameters, gradients):
                 parameter.grad = _copy(gradient)
             torch.set_rng_state(numbers)
+            gc.collect()  # a graph is part of a circle, and its memory is its own until it is gone
             torch.cuda.empty_cache()
 
 
@@ -121,6 +136,13 @@ def _obstacle(inputs: Tensor, network: nn.Module, kwargs: dict[str, Any]) -> str
     if any(getattr(module, "gradient_checkpointing", False) for module in network.modules()):
         return "activations are computed anew in the backward pass (gradient_checkpointing)"
     return ""
+
+
+def _forget_step(scaler: torch.amp.GradScaler, optimizer: torch.optim.Optimizer) -> None:
+    """Lets a scaler and its optimizer begin a step anew that was broken off; the scale stays as it is."""
+    scaler._per_optimizer_states.pop(id(optimizer), None)  # that its gradients are unscaled; only update() forgets it
+    for name in ("grad_scale", "found_inf"):  # a fused optimizer's, which step() would take for the user's own
+        vars(optimizer).pop(name, None)
 
 
 def _part(kwargs: dict[str, Any], start: int, length: int) -> dict[str, Any]:

@@ -33,7 +33,7 @@ class SamplingInferer(HalvingInferer):
         cache_interval: in every so many steps the inner blocks of a U-Net are computed, see `FeatureCache`.
 
     Raises:
-        ValueError: for a scheduler that the base's family does not have.
+        ValueError: for a scheduler that the base's family does not have, or that cannot do what is asked for.
 
     Reference:
         Ho and Salimans, "Classifier-Free Diffusion Guidance", 2022; Kynkaanniemi et al., "Applying Guidance in a
@@ -52,6 +52,7 @@ class SamplingInferer(HalvingInferer):
         cache_interval: int = 1,
     ) -> None:
         super().__init__()
+        check_start(scheduler, start_sigma)
         diffusion.solver_options(scheduler)
         self.diffusion = diffusion
         self.num_inference_steps = num_inference_steps
@@ -179,6 +180,19 @@ class SamplingInferer(HalvingInferer):
     def sigma(self, timestep: Tensor) -> float:
         """Noise level at a timestep: how large the noise is beside the signal."""
         return float(self.diffusion.signal_to_noise(timestep.cpu().view(1)).rsqrt())
+
+
+def check_start(scheduler: str | None, start_sigma: float | None) -> None:
+    """Checks that a scheduler can begin on images.
+
+    Raises:
+        ValueError: for "pndm", which takes its first step twice and knows it only at the beginning of its schedule.
+    """
+    if scheduler == "pndm" and start_sigma is not None:
+        raise ValueError(
+            f"start_sigma is {start_sigma}, but the scheduler 'pndm' cannot begin on images. Choose dpmsolver++, "
+            "dpmsolver++_trailing, unipc or ddim, or set start_sigma to null."
+        )
 
 
 def step_noise(seeds: Sequence[int] | None) -> list[torch.Generator]:

@@ -7,6 +7,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
 Array = np.ndarray
+FARTHEST = 4.0  # logarithm of a temperature
 
 
 def expected_calibration_error(labels: Array, probabilities: Array, num_bins: int = 15) -> float:
@@ -39,12 +40,16 @@ def brier_score(labels: Array, probabilities: Array) -> float:
     return float(np.square(probabilities - truth).sum(axis=1).mean())
 
 
-def fit_temperature(labels: Array, logits: Array) -> float:
+def fit_temperature(labels: Array, logits: Array) -> float | None:
     """The temperature that makes softmax(logits / temperature) most likely, found on real validation images.
 
     Args:
         labels: true classes, shape (N,).
         logits: shape (N, K).
+
+    Returns:
+        The temperature, above 0; None where there is none: images that are all classified right ask for ever more
+        certainty, and answers that tell nothing of the classes for none at all.
 
     Reference:
         Guo et al., "On Calibration of Modern Neural Networks", 2017.
@@ -54,7 +59,10 @@ def fit_temperature(labels: Array, logits: Array) -> float:
     def surprise(log_temperature: float) -> float:
         return float(-log_softmax(logits / np.exp(log_temperature), axis=1)[np.arange(len(labels)), labels].mean())
 
-    return float(np.exp(minimize_scalar(surprise, bounds=(-4.0, 4.0), method="bounded").x))
+    if (logits.argmax(axis=1) == labels).all():
+        return None
+    found = float(minimize_scalar(surprise, bounds=(-FARTHEST, FARTHEST), method="bounded").x)
+    return float(np.exp(found)) if abs(found) < FARTHEST - 0.01 else None
 
 
 def with_temperature(logits: Array, temperature: float) -> Array:

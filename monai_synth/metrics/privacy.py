@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from scipy.stats import norm, rankdata
 
+from ..data.audits import LEAK
 from .statistics import delong_interval, rank_test, share_interval
 
 Array = np.ndarray
-LEAK, NO_LEAK, NOT_TESTABLE = "LEAK FOUND", "NO LEAK FOUND", "NOT TESTABLE"
+NO_LEAK, NOT_TESTABLE = "NO LEAK FOUND", "NOT TESTABLE"
 LEVEL = 0.05  # of each test, one-sided
 FEWEST_GROUPS = 5  # on each side
 
@@ -56,11 +57,14 @@ def detectable_auc(members: int, others: int, power: float = 0.8) -> float:
     return min(1.0, 0.5 + float(norm.ppf(1 - LEVEL) + norm.ppf(power)) * spread)
 
 
-def membership(scores: Array, is_member: Array, labels: Array, groups: Sequence[str], seed: int = 0) -> Membership:
-    """Compares the scores of members and others of the same classes; a group counts once in a class.
+def group_scores(
+    scores: Array, is_member: Array, labels: Array, groups: Sequence[str], seed: int = 0
+) -> tuple[Array, Array]:
+    """One score for each group, in (0, 1), and whether the group was used.
 
-    The image that stands for a group is drawn by chance, since the best of many would be better than the best of one.
-    Scores are ranked within their class, so that a class which is easy to draw is not taken for a leak.
+    The image that stands for a group in a class is drawn by chance, since the best of many would be better than the
+    best of one. Scores are ranked within their class, so that a class which is easy to draw is not taken for a leak,
+    and a group has the mean of its ranks: the images of a patient are alike in all classes.
 
     Args:
         scores: of each image, shape (N,), larger for members when there is a leak.
@@ -82,11 +86,22 @@ def membership(scores: Array, is_member: Array, labels: Array, groups: Sequence[
     for place in np.random.default_rng(seed).permutation(len(names)):
         standing.setdefault((str(names[place]), int(labels[place])), int(place))
     chosen = np.array(sorted(standing.values()))
-    values, member, kind = np.asarray(scores)[chosen], is_member[chosen], labels[chosen]
+    values, kind = np.asarray(scores)[chosen], labels[chosen]
     ranks = np.empty(len(values))
     for label in np.unique(kind):
         own = kind == label
         ranks[own] = (rankdata(values[own]) - 0.5) / own.sum()
+    _, first, of_group = np.unique(names[chosen], return_index=True, return_inverse=True)
+    return np.bincount(of_group, ranks) / np.bincount(of_group), is_member[chosen][first]
+
+
+def membership(scores: Array, is_member: Array, labels: Array, groups: Sequence[str], seed: int = 0) -> Membership:
+    """Compares the scores of members and others of the same classes; a group counts once, see `group_scores`.
+
+    Raises:
+        ValueError: when a group is on both sides.
+    """
+    ranks, member = group_scores(scores, is_member, labels, groups, seed)
     auc, p_value = rank_test(ranks[member], ranks[~member])
     _, low, high = delong_interval(member.astype(int), ranks)
     sizes = int(member.sum()), int((~member).sum())

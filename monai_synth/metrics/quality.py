@@ -25,6 +25,7 @@ from .statistics import resampled
 Array = np.ndarray
 FEWEST = 5  # images on each side for a distance; fewer say nothing
 FEWEST_GROUPS = 3  # real groups, so that pairs of different groups exist in a bootstrap sample
+FEWEST_FOR_FLOOR = 4  # real groups, so that each half has pairs of different groups
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,9 @@ class ImageSet:
 class Discrepancy:
     """The unbiased squared MMD of two sets whose images come in groups, for any weights of the images.
 
-    Only pairs of different groups enter: two tiles of one slide are no independent draws, and a bootstrap sample that
-    holds an image twice would otherwise compare it with itself.
+    Only pairs of different groups enter, on one side and across: two tiles of one slide are no independent draws, a
+    patient with cells of two classes would otherwise draw these together, and a bootstrap sample that holds an image
+    twice would compare it with itself.
 
     Args:
         real: N images.
@@ -77,7 +79,10 @@ class Discrepancy:
         self.members = [real.members, other.members]
         if min(len(set(members)) for members in self.members) < 2:
             raise ValueError("A distance needs images of two groups (patients, slides or single images) on each side.")
-        self.between = kernel(real.features, other.features)
+        self.between, self.across = kernel(real.features, other.features), None
+        if np.isin(real.groups, other.groups).any():
+            self.across = (real.groups[:, None] != other.groups[None]).astype(float)
+            self.between = self.between * self.across
         self.within = []
         for side, members in zip((real, other), self.members):
             matrix = kernel(side.features, side.features)
@@ -93,7 +98,8 @@ class Discrepancy:
         """
         w = [np.ones(len(members)) for members in self.members] if weights is None else list(weights)
         own = [u @ k @ u / max(u @ a @ u, 1e-12) for u, k, a in zip(w, self.within, self.apart)]
-        return float(own[0] + own[1] - 2 * (w[0] @ self.between @ w[1]) / (w[0].sum() * w[1].sum()))
+        pairs = w[0].sum() * w[1].sum() if self.across is None else max(w[0] @ self.across @ w[1], 1e-12)
+        return float(own[0] + own[1] - 2 * (w[0] @ self.between @ w[1]) / pairs)
 
     def interval(self, num_samples: int = 200, level: float = 0.95, seed: int = 0) -> tuple[float, float]:
         """Bootstrap interval over groups on both sides."""
@@ -110,7 +116,7 @@ def floor(real: ImageSet, kernel: Kernel = cubic_kernel, repeats: int = 20, seed
         ValueError: with fewer than four groups.
     """
     names = np.unique(real.groups)
-    if len(names) < 4:
+    if len(names) < FEWEST_FOR_FLOOR:
         raise ValueError(f"Two halves of real groups need four groups, found {len(names)}.")
     rng, values = np.random.default_rng(seed), []
     for _ in range(repeats):
@@ -135,8 +141,9 @@ def quality(
         `classes` and `pooled`, each with the number of images, KID with its 95 % interval, its floor (real against
         real), its ceiling (the class against the nearest other one) and `ratio` = KID / ceiling (0 is as good as real,
         1 is as far as the wrong class); `cmmd` (Gaussian kernel of bandwidth 10 on features of length 10); precision,
-        recall and density at equal n; Vendi score of both. A number that cannot be had is None, and `notes`
-        says why. `fid` is given from 2,000 real images on.
+        recall and density at equal n; Vendi score of both. What is pooled, and `fid`, are of the classes in the
+        proportions of the real images, so that they do not measure how many of each class were drawn. A number that
+        cannot be had is None, and `notes` says why. `fid` is given from 2,000 real images on.
 
     Raises:
         ValueError: for features of different sizes.
@@ -160,12 +167,35 @@ def quality(
         numbers |= {"ceiling": ceilings[nearest] if nearest else None, "nearest_class": nearest}
         kid, ceiling = numbers["kid"], numbers["ceiling"]
         numbers["ratio"] = kid / ceiling if kid is not None and ceiling and ceiling > 0 else None
+        if ceiling is not None and ceiling <= 0:
+            notes.append(
+                f"{name}: real images are as near to those of {nearest} as to their own class (ceiling "
+                f"{1000 * ceiling:.1f} x 0.001), so there is no ratio to it."
+            )
         classes[name] = numbers
+    real, synthetic = in_proportion(real, synthetic, seed)
     pooled = set_quality(real, synthetic, "all classes", notes, num_samples, seed)
     ratios = [numbers["ratio"] for numbers in classes.values() if numbers["ratio"] is not None]
     pooled["ratio"] = float(np.mean(ratios)) if ratios else None
     fid, note = frechet_or_reason(real, synthetic)
     return {"classes": classes, "pooled": pooled, "fid": fid, "fid_note": note, "notes": notes}
+
+
+def in_proportion(real: ImageSet, synthetic: ImageSet, seed: int = 0) -> tuple[ImageSet, ImageSet]:
+    """Both sets with the classes that both have, the synthetic ones drawn in the proportions of the real ones.
+
+    As many synthetic images are kept as these proportions allow, at least one of each class.
+    """
+    counts = {label: int((real.labels == label).sum()) for label in np.unique(synthetic.labels)}
+    counts = {label: count for label, count in counts.items() if count}
+    if not counts:
+        return real, synthetic
+    share = min((synthetic.labels == label).sum() / count for label, count in counts.items())
+    rng, kept = np.random.default_rng(seed), np.zeros(len(synthetic.labels), bool)
+    for label, count in counts.items():
+        places = rng.permutation(np.flatnonzero(synthetic.labels == label))
+        kept[places[: max(1, int(share * count + 1e-9))]] = True
+    return real.where(np.isin(real.labels, list(counts))), synthetic.where(kept)
 
 
 def set_quality(
@@ -185,7 +215,7 @@ def set_quality(
     distance = Discrepancy(real, synthetic)
     numbers["kid"] = distance.value()
     numbers["kid_low"], numbers["kid_high"] = distance.interval(num_samples, seed=seed)
-    if num_groups >= 4:
+    if num_groups >= FEWEST_FOR_FLOOR:
         numbers["floor"], numbers["floor_high"] = floor(real, seed=seed)
     else:
         notes.append(f"{name}: {num_groups} real groups are too few for a floor.")

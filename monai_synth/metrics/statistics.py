@@ -68,11 +68,14 @@ def paired_bootstrap(
     num_samples: int = 2000,
     level: float = 0.95,
     seed: int = 0,
+    most_samples: int | None = None,
 ) -> Difference:
-    """Difference in balanced accuracy with an interval over draws of the shots, groups and images.
+    """Difference in balanced accuracy with an interval over test sets, draws of the shots, groups and images.
 
-    Draws, then groups within a draw, then images within a group are drawn with replacement, the same ones for both
-    arms. Intervals over images alone are far too short when a patient has many tiles.
+    Test sets, then draws of the shots that share a test set, then its groups, then images within a group are drawn with
+    replacement, the same ones for both arms. Draws that are tested on the same images share the sample of these: more
+    draws say more of the shots, and nothing more of the patients. Intervals over images alone are far too short when
+    a patient has many tiles.
 
     Args:
         treatment: for each draw of the shots, 1 where the arm is right on a test image, shape (N,).
@@ -82,6 +85,8 @@ def paired_bootstrap(
         num_samples: bootstrap samples.
         level: confidence, 0 to 1.
         seed: of the samples.
+        most_samples: while fewer than 10 samples lie on one side of zero, more are drawn up to this number, so that the
+            p-value can be small enough to be adjusted for many comparisons.
 
     Raises:
         ValueError: when the arms do not have the same draws and images.
@@ -92,29 +97,57 @@ def paired_bootstrap(
     arms = [[np.asarray(draw, dtype=float) for draw in arm] for arm in (treatment, baseline)]
     truths = [np.asarray(part) for part in labels] if np.ndim(labels[0]) else [np.asarray(labels)] * len(arms[0])
     kinds = groups if len(groups) and not isinstance(groups[0], str) and np.ndim(groups[0]) else [groups] * len(arms[0])
-    members = [np.unique(np.asarray(part), return_inverse=True)[1] for part in kinds]
-    sizes = [[draw.shape for draw in arm] for arm in (*arms, truths, members)]
+    sizes = [[draw.shape for draw in arm] for arm in (*arms, truths, [np.asarray(part) for part in kinds])]
     if not arms[0] or any(size != sizes[0] for size in sizes):
         raise ValueError(
             f"Both arms need the same draws and images, found {sizes[0]} and {sizes[1]} for labels of {sizes[2]}."
         )
-    rng = np.random.default_rng(seed)
-    samples = np.empty(num_samples)
-    for number in range(num_samples):
-        differences = []
-        for draw in rng.integers(len(truths), size=len(truths)):
-            weights = resampled(members[draw], rng)
-            both = (balanced_accuracy_of(arm[draw], truths[draw], weights) for arm in arms)
-            differences.append(next(both) - next(both))
-        samples[number] = np.mean(differences)
-    estimate = np.mean(
-        [balanced_accuracy_of(a, truth) - balanced_accuracy_of(b, truth) for a, b, truth in zip(*arms, truths)]
-    )
+    draws_of: dict[tuple, list[int]] = {}
+    for draw, (truth, kind) in enumerate(zip(truths, kinds)):
+        draws_of.setdefault((*truth.tolist(), *map(str, kind)), []).append(draw)
+    test_sets = [
+        (np.stack([arms[0][draw] - arms[1][draw] for draw in draws]), truths[draws[0]], np.asarray(kinds[draws[0]]))
+        for draws in draws_of.values()
+    ]
+    samples = _bootstrap_samples(test_sets, num_samples, max(num_samples, most_samples or 0), seed)
+    whole = [_difference(gains, truth, np.ones(len(truth))) for gains, truth, _ in test_sets]
     low, high = np.quantile(samples, [(1 - level) / 2, (1 + level) / 2])
-    tail = min((samples <= 0).sum(), (samples >= 0).sum())
-    return Difference(
-        float(estimate), float(low), float(high), level, float(min(1.0, 2 * (tail + 1) / (num_samples + 1)))
-    )
+    p_value = min(1.0, 2 * (_smaller_side(samples) + 1) / (len(samples) + 1))
+    return Difference(float(np.concatenate(whole).mean()), float(low), float(high), level, float(p_value))
+
+
+def _bootstrap_samples(test_sets: Sequence[tuple[Array, Array, Array]], at_a_time: int, most: int, seed: int) -> Array:
+    """Differences of bootstrap samples, from (gains, labels, groups) of each test set; see `paired_bootstrap`."""
+    rng = np.random.default_rng(seed)
+    members = [np.unique(kind, return_inverse=True)[1] for *_, kind in test_sets]
+    samples: list[float] = []
+    while not samples or (len(samples) < most and _smaller_side(np.array(samples)) < 10):
+        for _ in range(min(at_a_time, most - len(samples))):
+            found = []
+            for number in rng.integers(len(test_sets), size=len(test_sets)):
+                gains, truth, _kind = test_sets[number]
+                draws = rng.integers(len(gains), size=len(gains))
+                found.append(_difference(gains[draws], truth, resampled(members[number], rng)))
+            samples.append(float(np.concatenate(found).mean()))
+    return np.array(samples)
+
+
+def _difference(gains: Array, labels: Array, weights: Array) -> Array:
+    """Difference in balanced accuracy of each draw; classes without weight are left out.
+
+    Args:
+        gains: 1 where the treatment alone is right, -1 where the baseline alone is, shape (draws, N).
+        labels: true classes, shape (N,).
+        weights: how often each image counts, shape (N,).
+    """
+    total = np.bincount(labels, weights)
+    share = np.divide(weights, total[labels], out=np.zeros(len(weights)), where=weights > 0)
+    return gains @ share / (total > 0).sum()
+
+
+def _smaller_side(samples: Array) -> int:
+    """How many samples lie on the emptier side of zero, or at it."""
+    return int(min((samples <= 0).sum(), (samples >= 0).sum()))
 
 
 def resampled(member_of: Array, rng: np.random.Generator) -> Array:

@@ -32,12 +32,19 @@ def resolve_base_model(name: str, variant: str | None = None) -> Path:
 
     Raises:
         FileNotFoundError: when the folder is no pipeline or has no safetensors weights.
+        ValueError: for a checkpoint in a single file, with how to convert it.
         RuntimeError: when a hub id is neither in the local cache nor to be reached.
     """
     if name in EMBEDDED:
         return _checked(EMBEDDED[name], name, variant)
     if Path(name).is_dir():
         return _checked(Path(name), name, variant)
+    if Path(name).is_file():
+        raise ValueError(
+            f"The base model {name!r} is a single file, which is not read. Convert it once with diffusers, "
+            f"StableDiffusionPipeline.from_single_file({name!r}).save_pretrained('DIR'), or with the class of its "
+            "family such as StableDiffusionXLPipeline, and name that folder: --base_model DIR."
+        )
     if Path(name).is_absolute() or name.startswith(".") or name.count("/") != 1:
         raise FileNotFoundError(
             f"There is no base model {name!r}: it is neither one of {sorted(EMBEDDED)}, nor a folder, nor a hub id "

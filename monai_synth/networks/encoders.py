@@ -46,7 +46,7 @@ class ImageEncoder(nn.Module):
         checkpoint = initial_weights(name.removeprefix(PREFIX), checkpoint)
         if name.startswith(PREFIX):
             self.tower = build_clip(name.removeprefix(PREFIX), image_size).visual
-            self.feature_size: int = self.tower.output_dim
+            self.feature_size: int = clip_config(name.removeprefix(PREFIX))["embed_dim"]  # towers of timm do not say it
             mean, std = clip_colors(checkpoint)
         else:
             self.tower = build_timm(name, 0, image_size)
@@ -239,8 +239,9 @@ def _takes(build: Callable[[int | None], nn.Module], size: int) -> bool:
     try:
         with torch.device("meta"), torch.no_grad():
             network: Any = build(size).eval()
-            patch: Any = getattr(network, "patch_size", None) or getattr(
-                getattr(network, "patch_embed", None), "patch_size", 1
+            trunk = getattr(network, "trunk", network)  # of timm, in an open_clip tower
+            patch: Any = getattr(trunk, "patch_size", None) or getattr(
+                getattr(trunk, "patch_embed", None), "patch_size", 1
             )
             network(torch.empty(2, 3, size, size))
     except (AssertionError, RuntimeError, ValueError, TypeError, IndexError):

@@ -13,9 +13,10 @@ from .encoders import ImageEncoder
 class NeighborClassifier(nn.Module):
     """A k-nearest-neighbor probe: the most similar training images vote for the class, the nearer the louder.
 
-    A vote weighs exp(cosine / temperature) times the image's weight in the loss, so that real and synthetic images have
-    the shares that they have in any other training. Nothing is learnt: `remember` keeps the features of the training
-    images, which `state_dict` holds. They describe these images: treat them as you treat the images.
+    A vote weighs exp(cosine / temperature) times the image's weight, in which a `RealSyntheticDataset` of images that
+    are `seen_once` puts the shares that real and synthetic images have in any other training. Nothing is learnt:
+    `remember` keeps the features of the training images, which `state_dict` holds. They describe these images: treat
+    them as you treat the images.
 
     Args:
         name: of the encoder, see `ImageEncoder`.

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from ..data.audits import audit_of
 from ..data.records import ROLES, class_names_of, load_datalist
 from ..metrics.calibration import brier_score, expected_calibration_error, fit_temperature, with_temperature
-from ..metrics.statistics import delong_interval, paired_bootstrap
+from ..metrics.statistics import delong_interval, holm, paired_bootstrap
 from ..utils.io import read_json
 from .study_files import read_predictions, read_probabilities
 
@@ -48,7 +49,7 @@ def collect(output_dir: str | Path) -> dict[str, Any]:
         "comparison": comparison_of(folder),
         "quality": optional(folder / "assess" / "quality.json"),
         "filters": {path.parent.name: read_json(path) for path in sorted(folder.glob("filter_*/filter.json"))},
-        "privacy": optional(folder / "privacy" / "privacy.json"),
+        "privacy": audit_of(folder),
         "provenance": provenance_of(folder),
         "samples": samples_of(synthetic, class_names),
         "limits": list(LIMITS),
@@ -108,7 +109,7 @@ def calibration_of(test: Path, validation: Path) -> dict[str, float | None]:
 
     Args:
         test: folder of the evaluation on test images.
-        validation: that on validation images; without one nothing is fitted.
+        validation: that on validation images; without one nothing is fitted, nor where there is no such temperature.
     """
     labels, probabilities = read_probabilities(test / "predictions.csv")
     found: dict[str, float | None] = {
@@ -119,9 +120,10 @@ def calibration_of(test: Path, validation: Path) -> dict[str, float | None]:
     if (validation / "predictions.csv").is_file():
         seen_labels, seen = read_probabilities(validation / "predictions.csv")
         temperature = fit_temperature(seen_labels, logits_of(seen))
-        scaled = with_temperature(logits_of(probabilities), temperature)
-        found |= {"temperature": temperature, "ece_scaled": expected_calibration_error(labels, scaled)}
-        found["brier_scaled"] = brier_score(labels, scaled)
+        if temperature is not None:
+            scaled = with_temperature(logits_of(probabilities), temperature)
+            found |= {"temperature": temperature, "ece_scaled": expected_calibration_error(labels, scaled)}
+            found["brier_scaled"] = brier_score(labels, scaled)
     if probabilities.shape[1] == 2 and min(np.bincount(labels, minlength=2)) > 1:
         _, found["auroc_low"], found["auroc_high"] = delong_interval(labels, probabilities[:, 1])
     return found
@@ -129,27 +131,33 @@ def calibration_of(test: Path, validation: Path) -> dict[str, float | None]:
 
 def logits_of(probabilities: np.ndarray) -> np.ndarray:
     """Logits, up to a constant of each image, of probabilities; shape (N, K) as they are."""
-    return np.log(np.clip(probabilities, 1e-12, 1.0))
+    return np.log(np.clip(probabilities, np.finfo(np.float32).tiny, 1.0))
 
 
 def comparison_of(folder: Path) -> list[dict[str, Any]]:
-    """Each arm less the one on real images alone, paired by test image, over groups and images of this draw."""
+    """Each arm less the one of the same classifier on real images alone, paired by test image, p-values by Holm.
+
+    The intervals are over groups and images of this draw. An arm whose classifier was not trained on real images alone,
+    for as many steps, is left out: another's difference would be that of the architecture or the training.
+    """
     arms = arms_of(folder)
-    names = list(arms)
-    if len(names) < 2 or arms[names[0]].get("mixing") != "none":
-        return []
-    predictions = {name: read_predictions(folder / arm["folder"] / "predictions.csv") for name, arm in arms.items()}
-    base, labels, groups = predictions[names[0]]
+    kinds = {name: (arm.get("classifier"), arm.get("classifier_steps")) for name, arm in arms.items()}
+    baselines: dict[tuple, str] = {}
+    for name, arm in arms.items():
+        if arm.get("mixing") == "none":
+            baselines.setdefault(kinds[name], name)
+    pairs = [(name, baselines[kind]) for name, kind in kinds.items() if baselines.get(kind, name) != name]
+    said = {name: read_predictions(folder / arm["folder"] / "predictions.csv") for name, arm in arms.items()}
+    found = [paired_bootstrap([said[name][0]], [said[base][0]], *said[base][1:]) for name, base in pairs]
     rows = []
-    for name in names[1:]:
-        difference = paired_bootstrap([predictions[name][0]], [base], labels, groups, num_samples=1000)
-        words = difference.sentence()
+    for (name, base), difference, p_value in zip(pairs, found, holm([one.p_value or 1.0 for one in found])):
+        words = difference.sentence(p_value)
         if arms[name]["accuracy"] <= arms[name]["majority_share"] and difference.estimate > 0:
             words = "Not better than always answering the most frequent class: no gain."
         rows.append(
             {
                 "arm": name,
-                "reference": names[0],
+                "reference": base,
                 "difference": difference.estimate,
                 "low": difference.low,
                 "high": difference.high,

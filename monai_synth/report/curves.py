@@ -80,15 +80,16 @@ def draw_forest(labels: Sequence[str], differences: Sequence[Difference], path: 
 def draw_distance_dots(
     values: Mapping[str, Sequence[float]], bounds: Mapping[str, tuple[float, float]], path: str | Path, label: str
 ) -> Path:
-    """Draws the distances of each class, a dot for each draw of the shots, between their floor and ceiling.
+    """Draws distances in a line for each class, a dot for each draw of the shots, between their floor and ceiling.
 
     Args:
-        values: distances by class.
-        bounds: floor (real against real) and ceiling (the nearest wrong class) by class; NaN is not drawn.
+        values: distances by the line's name, which may be of several lines of text.
+        bounds: floor (real against real) and ceiling (the nearest wrong class) by the same; NaN is not drawn.
         path: of the PNG.
         label: of the distance.
     """
-    figure, axes = plt.subplots(figsize=(7.2, 1.2 + 0.36 * len(values)), layout="constrained")
+    height = 0.2 + 0.16 * max(name.count("\n") + 1 for name in values)  # inches of a line, by its text of 8 points
+    figure, axes = plt.subplots(figsize=(7.2, 1.2 + height * len(values)), layout="constrained")
     for place, (name, distances) in enumerate(values.items()):
         floor, ceiling = bounds[name]
         axes.plot([floor, ceiling], [place, place], color="#bbbbbb", linewidth=5, solid_capstyle="butt", zorder=1)

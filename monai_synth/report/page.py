@@ -52,9 +52,9 @@ def figures_of(folder: Path, content: Mapping[str, Any]) -> dict[str, Path]:
     if content["comparison"]:
         rows = content["comparison"]
         differences = [Difference(row["difference"], row["low"], row["high"]) for row in rows]
-        drawn["forest"] = draw_forest(
-            [row["arm"] for row in rows], differences, place / "forest.png", rows[0]["reference"]
-        )
+        references = {row["reference"] for row in rows}
+        reference = references.pop() if len(references) == 1 else "the same classifier on real images alone"
+        drawn["forest"] = draw_forest([row["arm"] for row in rows], differences, place / "forest.png", reference)
     if content["arms"]:
         curves = {
             name: read_probabilities(folder / arm["folder"] / "predictions.csv")

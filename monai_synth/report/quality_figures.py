@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,7 @@ def draw_reliability(curves: Mapping[str, tuple[Array, Array]], path: str | Path
     """
     figure, axes = plt.subplots(figsize=(4.6, 4.2), layout="constrained")
     axes.plot([0, 1], [0, 1], color="#999999", linewidth=0.9, linestyle="--")
-    for (name, (labels, probabilities)), color in zip(curves.items(), COLORS):
+    for (name, (labels, probabilities)), color in zip(curves.items(), cycle(COLORS)):
         confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
         bins = np.array_split(np.argsort(confidence, kind="stable"), min(num_bins, len(labels)))
         x, y = [confidence[part].mean() for part in bins], [correct[part].mean() for part in bins]

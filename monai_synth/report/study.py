@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import textwrap
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,6 +26,7 @@ VALIDATION = "val_balanced_accuracy"
 RESULTS = (*NUMBERS, *(EXTERNAL + name for name in NUMBERS), VALIDATION, "seconds", "folder")
 AXES = {"shots": "real images per class", "synthetic_per_class": "synthetic images per class"}  # of learning curves
 FEWEST_DRAWS = 2
+SAMPLES_PER_COMPARISON = 80  # bootstrap samples, so that the smallest p-value is 0.025 after Holm's adjustment
 
 
 def settings_of(row: Row, *without: str) -> tuple[tuple[str, str], ...]:
@@ -48,11 +51,7 @@ def shared_settings(rows: Sequence[Row], reference: str) -> list[str]:
     """
     settings = [key for key, _ in settings_of(rows[0], "arm", "synthetic_per_class")]
     own = [row for row in rows if row["arm"] == reference]
-    return [
-        key
-        for key in settings
-        if all(row.get(key, "") != "" for row in rows) or len({row.get(key, "") for row in own}) > 1
-    ]
+    return [key for key in settings if all(row.get(key, "") != "" for row in rows) or len(values_of(own, key)) > 1]
 
 
 def on_external(rows: Sequence[Row]) -> list[Row]:
@@ -66,6 +65,9 @@ def compare_arms(
 ) -> list[dict[str, Any]]:
     """Every arm against the reference arm with the same settings, paired by draw and test image.
 
+    An arm that sets something of the grid itself (a classifier, by its overlay) to what the reference never has is
+    compared with the reference at each value that this has there, and the comparison says so: `against`.
+
     Args:
         folder: of the study.
         rows: of `results.csv`.
@@ -78,20 +80,12 @@ def compare_arms(
         when the validation images choose between arm and reference in every draw: in how many the arm is kept, and the
         mean, difference and interval of what was chosen.
     """
-    shared = shared_settings(rows, reference)
-
-    def place(row: Row) -> tuple[str, ...]:
-        return (*(row.get(key, "") for key in shared), *draw_of(row))
-
-    baselines = {place(row): row for row in rows if row["arm"] == reference}
-    treated: dict[tuple, list[Row]] = defaultdict(list)
-    for row in rows:
-        if row["arm"] != reference and place(row) in baselines:
-            treated[settings_of(row)].append(row)
-    found = []
-    for settings, members in treated.items():
-        others = [baselines[place(row)] for row in members]
-        found.append((dict(settings), members, others, difference_of(folder, members, others, evaluation)))
+    treated = pairs_of(rows, reference)
+    found, most = [], SAMPLES_PER_COMPARISON * len(treated)
+    for (settings, against), pairs in treated.items():
+        members, others = [row for row, _ in pairs], [other for _, other in pairs]
+        named = {**dict(settings), **({"against": against} if any(told for _, told in treated) else {})}
+        found.append((named, members, others, difference_of(folder, members, others, evaluation, most)))
     adjusted = holm([difference.p_value or 1.0 for *_, difference in found])
     return [
         {
@@ -102,13 +96,47 @@ def compare_arms(
             "difference": round(difference.estimate, 4),
             "low": round(difference.low, 4),
             "high": round(difference.high, 4),
-            "p": round(difference.p_value or 1.0, 4),
+            "p": round(difference.p_value or 1.0, 5),
             "p_holm": round(p, 4),
             "verdict": verdict(members, difference, p),
             **chosen_by_validation(folder, members, others, evaluation),
         }
         for (settings, members, others, difference), p in zip(found, adjusted)
     ]
+
+
+def pairs_of(rows: Sequence[Row], reference: str) -> dict[tuple, list[tuple[Row, Row]]]:
+    """The runs of every comparison, each with the reference's run that it is compared with.
+
+    Args:
+        rows: of `results.csv`.
+        reference: name of the arm that the others are compared with.
+
+    Returns:
+        Pairs by the arm's settings and by what of the reference differs from them and is named, see `compare_arms`.
+    """
+    shared = shared_settings(rows, reference)
+
+    def place(row: Row, keys: Sequence[str]) -> tuple[str, ...]:
+        return (*(row.get(key, "") for key in keys), *draw_of(row))
+
+    baselines = list({place(row, shared): row for row in rows if row["arm"] == reference}.values())
+    own: dict[str, list[str]] = {}  # settings of the grid that an arm sets to what the reference never has
+    for arm in {row["arm"] for row in rows}:
+        members = [row for row in rows if row["arm"] == arm]
+        own[arm] = [key for key in shared if not values_of(members, key) & values_of(baselines, key)]
+    found: dict[tuple, list[tuple[Row, Row]]] = defaultdict(list)
+    for row, other in itertools.product(rows, baselines):
+        agreed = [key for key in shared if key not in own[row["arm"]]]
+        if row["arm"] != reference and place(row, agreed) == place(other, agreed):
+            against = ", ".join(f"{key} {other.get(key, '')}" for key in own[row["arm"]])
+            found[settings_of(row), against].append((row, other))
+    return found
+
+
+def values_of(rows: Sequence[Row], key: str) -> set[str]:
+    """The values that a setting has in some rows."""
+    return {row.get(key, "") for row in rows}
 
 
 def chosen_by_validation(
@@ -128,9 +156,13 @@ def chosen_by_validation(
 
 
 def difference_of(
-    folder: Path, members: Sequence[Row], others: Sequence[Row], evaluation: str = "evaluation"
+    folder: Path,
+    members: Sequence[Row],
+    others: Sequence[Row],
+    evaluation: str = "evaluation",
+    most_samples: int | None = None,
 ) -> Difference:
-    """Paired difference of two arms over their draws, from the predictions of each run."""
+    """Paired difference of two arms over their draws, from the predictions of each run; see `paired_bootstrap`."""
     paths = [[folder / row["folder"] / evaluation / "predictions.csv" for row in arm] for arm in (members, others)]
     treatment, baseline = ([read_predictions(path) for path in of_arm] for of_arm in paths)
     return paired_bootstrap(
@@ -138,6 +170,7 @@ def difference_of(
         [run[0] for run in baseline],
         [run[1] for run in treatment],
         [run[2] for run in treatment],
+        most_samples=most_samples,
     )
 
 
@@ -167,17 +200,21 @@ def confusion_path(folder: Path, arm: str) -> Path:
 
 
 def curves_of(rows: Sequence[Row], axis: str) -> dict[str, dict[float, list[float]]]:
-    """Balanced accuracies over a setting's values, a curve for each arm and each value of the other settings.
+    """Balanced accuracies over a setting's values, a curve for each arm and each value of what else varies within it.
 
     Args:
         rows: of `results.csv`.
         axis: the setting.
     """
     others = [key for key in rows[0] if key not in (*RESULTS, *DRAW, "arm", axis)]
-    varying = [key for key in others if len({row.get(key, "") for row in rows if row["arm"] == rows[0]["arm"]}) > 1]
+    arms = {row["arm"] for row in rows}
+    varying = {
+        arm: [key for key in others if len(values_of([row for row in rows if row["arm"] == arm], key)) > 1]
+        for arm in arms
+    }
     curves: dict[str, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
-        name = ", ".join([row["arm"], *(f"{key} {row[key]}" for key in varying)])
+        name = ", ".join([row["arm"], *(f"{key} {row[key]}" for key in varying[row["arm"]])])
         curves[name][float(row.get(axis) or 0)].append(float(row["balanced_accuracy"]))
     return curves
 
@@ -231,27 +268,42 @@ def write_study_report(folder: str | Path, reference: str) -> list[Path]:
 
 
 def draw_distances(folder: Path) -> list[Path]:
-    """Draws the distance of each class's synthetic images from real ones against the shots, from `distances.csv`."""
+    """Draws the distance of each class's synthetic images from real ones against the shots, from `distances.csv`.
+
+    Images of other generators stand apart: a line is one class and one generator, its values are draws of the shots.
+    """
     rows = [row for row in rows_if_any(folder / "distances.csv") if row["kid"]]
     if not rows:
         return []
-    curves: dict[str, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for row in rows:
-        curves[row["class_name"]][float(row.get("shots") or 0)].append(1000 * float(row["kid"]))
+    members: dict[str, list[Row]] = defaultdict(list)
+    for row, label in sorted(zip(rows, generator_labels(rows)), key=lambda pair: pair[0]["class_name"]):
+        members[label].append(row)
     path = folder / "distance_per_class.png"
-    if len({shots for points in curves.values() for shots in points}) > 1:
+    if len(values_of(rows, "shots")) > 1:
+        curves: dict[str, dict[float, list[float]]] = {label: defaultdict(list) for label in members}
+        for label, own in members.items():
+            for row in own:
+                curves[label][float(row["shots"])].append(1000 * float(row["kid"]))
         return [draw_curves(curves, "real images per class", path, DISTANCE)]
     bounds = {
-        name: (1000 * mean_where_known(rows, name, "floor"), 1000 * mean_where_known(rows, name, "ceiling"))
-        for name in curves
+        label: (1000 * mean_where_known(own, "floor"), 1000 * mean_where_known(own, "ceiling"))
+        for label, own in members.items()
     }
-    values = {name: next(iter(points.values())) for name, points in curves.items()}
-    return [draw_distance_dots(values, bounds, path, DISTANCE)] if values else []
+    values = {label: [1000 * float(row["kid"]) for row in own] for label, own in members.items()}
+    return [draw_distance_dots(values, bounds, path, DISTANCE)]
 
 
-def mean_where_known(rows: Sequence[Mapping[str, str]], class_name: str, key: str) -> float:
-    """The mean of a column over a class's rows that have a value there; not a number when none has."""
-    known = [float(row[key]) for row in rows if row["class_name"] == class_name and row[key]]
+def generator_labels(rows: Sequence[Row]) -> list[str]:
+    """The class of each row of `distances.csv`, and in which settings its generator is not that of every row."""
+    apart = ("pool", "class_name", "shots", "kid", "floor", "ceiling", "ratio", *DRAW)
+    varying = [key for key in rows[0] if key not in apart and len(values_of(rows, key)) > 1]
+    told = [", ".join(f"{key} {row[key]}" for key in varying if row[key]) for row in rows]
+    return [textwrap.fill(", ".join(filter(None, (row["class_name"], words))), 48) for row, words in zip(rows, told)]
+
+
+def mean_where_known(rows: Sequence[Row], key: str) -> float:
+    """The mean of a column over the rows that have a value there; not a number when none has."""
+    known = [float(row[key]) for row in rows if row[key]]
     return float(np.mean(known)) if known else float("nan")
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..data.audits import audit_of
 from ..data.records import class_names_of, load_datalist
 from ..utils.io import write_json
 from .collect import LIMITS, data_of, optional, samples_of
@@ -93,7 +94,7 @@ def collect_study(folder: Path, record: Mapping[str, Any]) -> dict[str, Any]:
         "data": data_of(load_datalist(shown / "datalist.json"), synthetic, class_names),
         "pool": shown.name,
         "samples": samples_of(synthetic, class_names),
-        "privacy": {pool: optional(folder / pool / "privacy" / "privacy.json") for pool in pools},
+        "privacy": {pool: audit_of(folder / pool) for pool in pools},
         "limits": list(LIMITS),
         "provenance": {key: record[key] for key in ("began", "identity", "machine", "versions", "peak_memory_mb")}
         | {"seconds": sum(float(row["seconds"]) for row in rows)},

@@ -19,6 +19,8 @@ except ImportError:  # Windows, which lets nobody remove a file that another has
 
 PathLike = str | os.PathLike[str]
 TEMPORARY = re.compile(r"\..*\.[a-z0-9_]{8}\.part(\.[^.]*)?")
+UMASK = os.umask(0)  # can be read only by setting it, for all threads: once, before there are writers
+os.umask(UMASK)
 
 
 @contextmanager
@@ -41,7 +43,7 @@ def atomic_path(path: PathLike) -> Iterator[Path]:
         yield temporary
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
+        os.chmod(temporary, 0o666 & ~UMASK)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -71,12 +73,6 @@ def _lock(handle: int) -> None:
     """
     if fcntl is not None:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def write_text(path: PathLike, text: str) -> None:

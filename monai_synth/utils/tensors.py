@@ -53,9 +53,10 @@ def save_state_dict(path: PathLike, state: Mapping[str, Tensor]) -> None:
     """Writes a state dict as torch does, for MONAI's `model.pt`: whole or not at all, equal bytes for equal weights.
 
     torch puts a path's name into the file, and a temporary file has another name every time; so it gets the open file.
+    The tensors are saved from the CPU: torch loads them to where they were, which another machine may not have.
     """
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
-        torch.save(dict(state), file)
+        torch.save({key: value.detach().cpu() for key, value in state.items()}, file)
 
 
 def save_tensors(path: PathLike, tree: dict[str, Any]) -> None:

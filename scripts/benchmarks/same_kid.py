@@ -7,16 +7,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-
 from monai_synth.data.phantom import write_phantoms
-from monai_synth.networks import FeatureEncoder, LatentDiffusion, load_adapter
+from monai_synth.networks import FeatureEncoder
 
 from .fine_tuning import Stepper
-from .generation import Ours, Setting
-from .quality import Quality, features_of, judge
+from .generation import Setting
+from .quality import Quality, features_of
 from .shipped import shipped_setting, train_as_shipped
 from .timing import markdown, synchronize
+from .tuning_quality import AdapterJudge
 
 HELD_OUT = 300  # images of each class that judge
 WORKS_RATE = 1e-4
@@ -160,15 +159,9 @@ def benchmark_same_kid(
     paths, judges = write_patient(setting.folder, list(setting.prompts), shots, held_out, side, patient)
     images = [(path, setting.prompts[path.parent.name]) for path in paths]
     encoder = FeatureEncoder("nano").to(setting.device)
-    drawing = LatentDiffusion(str(setting.base), device=setting.device, dtype=torch.bfloat16)
-    real = {name: features_of(own, encoder) for name, own in judges.items()}
-
-    def quality(adapter: Path | None, name: str) -> Quality:
-        folder = setting.folder / f"drawn_{name}"
-        ours = Ours(setting, 20, interval=interval, network=load_adapter(drawing, adapter))
-        ours.draw(setting.requests(per_class), folder)
-        return judge(real, folder, encoder)
-
+    quality = AdapterJudge(
+        setting, per_class, interval, {name: features_of(own, encoder) for name, own in judges.items()}
+    )
     base = quality(None, "base")
     ways = {"the works' way": train_the_works_way, "ours": train_our_way}
     trainings = {way: train(setting, images, counts) for way, train in ways.items()}

@@ -1,4 +1,5 @@
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -6,7 +7,7 @@ from monai.bundle import ConfigWorkflow
 
 from monai_synth.bundle import errors
 from monai_synth.bundle.errors import raised_by_us, root_cause
-from monai_synth.bundle.session import bundle_root, check_keys, is_plain, plain_settings
+from monai_synth.bundle.session import bundle_root, check_kept, check_keys, is_plain, plain_settings
 from monai_synth.utils import read_json, write_json
 
 
@@ -51,6 +52,13 @@ def test_settings_are_what_builds_nothing():
     }
     assert plain_settings(config) == {"a": 1, "d": [1, "x"], "f": {"g": None}}
     assert not is_plain(object())
+
+
+def test_values_that_would_be_dropped_are_refused(workflow):
+    check_kept(workflow(batch_size="$2 * 2", train={"trainer": object()}))  # an expression, and no setting
+    for value in ({"phrase"}, ("a", {"phrase"}), {"a": [Path("x")]}):
+        with pytest.raises(TypeError, match="(?s)batch_size is .* quoted twice on the command line"):
+            check_kept(workflow(batch_size=value))
 
 
 def test_the_first_error_of_a_chain_is_told():

@@ -1,7 +1,12 @@
-import pytest
+from pathlib import Path
+from types import SimpleNamespace
 
+import pytest
+from monai.bundle import ConfigWorkflow
+
+from monai_synth.bundle import stages
 from monai_synth.bundle.stage_record import Stage, changed
-from monai_synth.bundle.stages import current_stage, needs_base
+from monai_synth.bundle.stages import bring_prior_up_to_date, current_stage, needs_base
 from monai_synth.utils import read_json
 
 
@@ -72,3 +77,25 @@ def test_the_baseline_does_not_depend_on_a_generator():
 def test_stages_belong_into_a_config(tmp_path):
     with pytest.raises(RuntimeError, match=r"finish\(\) belongs into a bundle config"):
         current_stage("train", tmp_path)
+
+
+@pytest.mark.parametrize("config", ["train_diffusion", "train"])
+@pytest.mark.parametrize("few_steps", [None, "nano_few_step"])
+def test_the_prior_is_what_the_base_itself_draws_for_the_prompts_that_are_learned(
+    monkeypatch, tmp_path, config, few_steps
+):
+    configs = Path(__file__).resolve().parents[2] / "bundles" / "colon" / "configs"
+    given = {"few_step_adapter": few_steps, "scheduler": "ddim", "num_inference_steps": 8, "guidance_scale": 1.0}
+    workflow = ConfigWorkflow(str(configs / f"{config}.json"), logging_file=False)
+    settings = {**given, "prior_images": 3, "attributes": {"stain": ["pale stain"]}, "output_dir": str(tmp_path)}
+    workflow.parser.update(settings)
+    drawn = []
+    monkeypatch.setattr(stages, "stage_of", lambda *args: SimpleNamespace(complete=lambda: False))
+    monkeypatch.setattr(stages, "execute", drawn.append)
+    bring_prior_up_to_date(workflow)
+    prior = drawn[0].parser
+    assert prior["attributes"] == {} and prior["few_step_adapter"] is None and prior["images_per_class"] == 3
+    learns = ConfigWorkflow(str(configs / "train_diffusion.json"), logging_file=False).parser
+    learns.update(given)
+    for name in ("num_inference_steps", "guidance_scale", "scheduler"):
+        assert prior[name] == learns.get_parsed_content(f"sampler::{name}")

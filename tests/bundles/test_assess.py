@@ -43,25 +43,46 @@ def test_an_assessment_judges_and_reports(settings, encoder, tmp_path):
     for record in datalist["training"]:
         assert Path(record["image"]).name not in page
 
-    stamp = next((out / "features").glob("*.safetensors")).stat().st_mtime_ns
-    run("assess", {key: settings[key] for key in ("output_dir", "encoder", "device")}, include_real_images=True)
+    stamp = next((out / "features").glob("*/*.safetensors")).stat().st_mtime_ns
+    run(
+        "assess",
+        {key: settings[key] for key in ("output_dir", "encoder", "device", "image_size")},
+        include_real_images=True,
+    )
     assert "Nearest real images" in (out / "report.html").read_text()
-    parts = list((out / "features").glob("*.safetensors"))
+    parts = list((out / "features").glob("*/*.safetensors"))
     assert len(parts) == 1 and parts[0].stat().st_mtime_ns == stamp  # every image was encoded once
 
     other = shutil.copytree(encoder, tmp_path / "other")
     weights = timm.create_model("test_resnet", pretrained=False, num_classes=0).state_dict()
     save_safetensors(other / "model.safetensors", weights, {"format": "pt"})
+    run("assess", settings, encoder=str(other))
+    assert read_json(out / "assess" / "quality.json")["encoder"]["fingerprint"] != found["encoder"]["fingerprint"]
+    assert len(list((out / "features").iterdir())) == 2  # of each encoder its own
+
+
+def test_images_are_judged_at_the_size_at_which_they_were_drawn(settings):
+    run("assess", settings)
+    known = {key: settings[key] for key in ("output_dir", "encoder", "device")}
     with pytest.raises(RuntimeError) as error:
-        run("assess", settings, encoder=str(other))
-    assert "Features of different encoders are never compared" in root_message(error)
+        run("assess", known, image_size=2 * settings["image_size"])
+    assert f"were drawn with image_size {settings['image_size']}, and would be judged at" in root_message(error)
+    assert f"Add --image_size {settings['image_size']}." in root_message(error)
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"reference_roles": ["test"]}, "reference_roles may not be test"),
-        ({"reference_roles": ["shots"]}, "The shots guided the generator and cannot judge"),
+        ({"reference_roles": ["test"]}, "reference_roles is ['test']. It is a list of 'train', 'val' or both: test"),
+        ({"reference_roles": ["shots", "val"]}, "the shots guided the generator, so they cannot judge its images"),
+        ({"reference_roles": ["validation"]}, "reference_roles is ['validation']. It is a list of 'train', 'val'"),
+        ({"reference_roles": "val"}, "reference_roles is 'val'. It is a list of"),
+        ({"reference_roles": "$['shots']"}, "reference_roles is ['shots']. It is a list of"),
+        ({"reference_roles": []}, "reference_roles is []. It is a list of"),
+        ({"bootstrap_samples": 9}, "bootstrap_samples is 9. It must lie between 10 and 1e+06"),
+        ({"encoder_batch_size": 0}, "encoder_batch_size is 0. It must lie between 1 and 4096"),
+        ({"phantoms_per_class": 0}, "phantoms_per_class is 0. It must lie between 1 and"),
+        ({"phantom_patients": 2.5}, "phantom_patients is 2.5. It must be a whole number from 1"),
         ({"encoder": "dino"}, "There is no encoder 'dino'"),
     ],
 )
@@ -69,6 +90,7 @@ def test_a_wrong_assessment_is_refused(settings, change, words):
     with pytest.raises(RuntimeError) as error:
         run("assess", settings, **change)
     assert words in root_message(error)
+    assert "encoder" in change or not list(Path(settings["output_dir"]).rglob("datalist.json"))
 
 
 def test_an_encoder_without_safetensors_is_refused(settings, tmp_path):

@@ -169,6 +169,8 @@ def test_the_baseline_has_the_overlays_network_and_a_changed_one_is_noticed(sett
         torch.load(out / "classifier" / f"knn_probe_resnet50_{name}" / "model.pt") for name in ("none", small["mixing"])
     ]
     assert [len(arm["features"]) for arm in arms] == [6, 10]  # 3 shots and 2 synthetic images of each class
+    votes = arms[1]["votes"].sum(dim=1)
+    assert float(votes[:6].sum()) == pytest.approx(float(votes[6:].sum()))  # real_share is 0.5
     cause = error.value
     while cause.__cause__ is not None:
         cause = cause.__cause__

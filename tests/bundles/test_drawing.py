@@ -45,6 +45,21 @@ def test_an_adapter_for_few_steps_is_drawn_with_and_noted(settings):
     assert "few_step_sha256" in root_message(error)
 
 
+@pytest.mark.parametrize(("config", "more"), [("generate", {"images_per_class": 4}), ("train", {})])
+def test_images_of_an_adapter_that_was_trained_anew_are_neither_added_to_nor_used(settings, config, more):
+    out = Path(settings["output_dir"])
+    run("generate", settings)
+    before = adapter_sha256(out / "adapter")
+    save_adapter(LoRADenoiser(LatentDiffusion(settings["base_model"]), rank=2), out / "adapter", {})
+    record = read_json(out / "adapter" / "run.json")
+    record["weights"] = {"pytorch_lora_weights.safetensors": adapter_sha256(out / "adapter")}
+    write_json(out / "adapter" / "run.json", record)
+    with pytest.raises(RuntimeError) as error:
+        run(config, settings, **more)
+    assert f"was drawn with an adapter of the SHA-256 {before}, but" in root_message(error)
+    assert len(files_of(out / "synthetic")) == 6 and not (out / "classifier").exists()
+
+
 def test_one_adapter_for_each_class_on_one_loaded_base(settings, monkeypatch):
     release_diffusion()
     loaded, load = [], LatentDiffusion._part

@@ -58,6 +58,8 @@ def test_what_is_sorted_out_is_replaced_and_the_classifier_sees_the_rest(setting
     assert {row["step"] for row in rejected} == {"copy"}
     record = read_json(out / "classifier" / "test_resnet_real+synthetic" / "run.json")
     assert set(record["upstream"]) == {"split", "filter"}
+    notes = [read_json(out / name / "fitted_on.json") for name in ("synthetic", "filter_standard")]
+    assert notes[0] == notes[1] and notes[0]["images"]
 
     stamp = (out / "filter_standard" / "filter.json").stat().st_mtime_ns
     run("train", settings, filter="standard")

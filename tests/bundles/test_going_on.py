@@ -174,4 +174,4 @@ def test_a_judging_killed_again_and_again_ends_with_the_same_numbers(settings, t
 
     forget()
     killed(command(config, settings, parts), parts, seconds, 6, forget)
-    assert contents(parts, *made, "features/*") == contents(whole, *made, "features/*") and not torn(parts)
+    assert contents(parts, *made, "features/*/*") == contents(whole, *made, "features/*/*") and not torn(parts)

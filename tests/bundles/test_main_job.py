@@ -190,6 +190,41 @@ def test_images_from_elsewhere_train_a_classifier(settings, tmp_path):
     assert "There is no synthetic_datalist" in root_message(error)
 
 
+def test_images_drawn_for_another_split_train_no_classifier_that_their_shots_judge(settings, tmp_path, capsys):
+    run("generate", settings)
+    drawn = tmp_path / "out" / "synthetic"
+    given = {**settings, "synthetic_datalist": str(drawn / "datalist.json")}
+    shots = {r["sha256"] for r in load_datalist(tmp_path / "out" / "datalist.json") if r["role"] == "shots"}
+    assert set(read_json(drawn / "fitted_on.json")["images"]) == shots
+    with pytest.raises(RuntimeError) as error:
+        run("train", given, output_dir=str(tmp_path / "other"), fold=2)
+    assert "real images that judge here" in root_message(error)
+    assert not (tmp_path / "other" / "classifier").exists()
+    run("train", given, output_dir=str(tmp_path / "same"))
+    told = capsys.readouterr()
+    assert "could not be checked" not in told.out + told.err + (tmp_path / "same" / "results.txt").read_text()
+    (drawn / "fitted_on.json").unlink()
+    run("train", given, output_dir=str(tmp_path / "unknown"))
+    told = capsys.readouterr()
+    assert "no fitted_on.json beside it" in told.out + told.err
+    assert "could not be checked" in (tmp_path / "unknown" / "results.txt").read_text()
+
+
+def test_images_begun_on_shots_are_made_of_them_and_those_of_the_base_of_nothing(settings, tmp_path):
+    for name, more, learned in (("base", {}, 0), ("begun", {"start_sigma": 2.0}, 6)):
+        out = tmp_path / name
+        run("generate", settings, output_dir=str(out), adapter_scope="none", **more)
+        assert len(read_json(out / "synthetic" / "fitted_on.json")["images"]) == learned
+    run(
+        "train",
+        settings,
+        output_dir=str(tmp_path / "other"),
+        fold=2,
+        synthetic_datalist=str(tmp_path / "base" / "synthetic" / "datalist.json"),
+    )
+    assert "could not be checked" not in (tmp_path / "other" / "results.txt").read_text()
+
+
 @pytest.mark.parametrize("name", ["augmentation/strong", "augmentation/cutmix", "mixing/curriculum", "mixing/all_real"])
 def test_an_overlay_of_augmentation_or_mixing_trains(settings, name):
     overlay = ConfigParser.load_config_file(ROOT / "configs" / f"{name}.yaml")

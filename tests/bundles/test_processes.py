@@ -246,8 +246,11 @@ def _average(process, port, folder):
 
     torch.manual_seed(process)  # different weights, which the first's replace
     network = torch.nn.Linear(3, 2)
-    average = GradientAverage(network.parameters())
+    statistics = torch.tensor([float(process), 0.1])
+    average = GradientAverage(network.parameters(), [statistics])
     average.align(None)
+    average.average_buffers(None)
+    assert torch.equal(statistics, torch.tensor([0.5, 0.1]))
     data = torch.arange(12.0).view(4, 3)
     network(data[2 * process : 2 * process + 2]).square().mean().backward()
     average(SimpleNamespace(state=SimpleNamespace(iteration=1, epoch_length=1), accumulation_steps=1))

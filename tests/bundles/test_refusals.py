@@ -23,10 +23,22 @@ from tests.bundles.running import CONFIGS, ROOT, root_message, run
         ({"guidance_scale": -1}, "guidance_scale is -1. It must lie between 0 and 50"),
         ({"amp": "half"}, "amp is 'half'. It can be None, 'bfloat16', 'float16'"),
         ({"use_dora": "yes"}, "use_dora is 'yes'. It can be False, True"),
+        ({"include_real_images": "false"}, "include_real_images is 'false'. It can be False, True"),
+        (
+            {"prompt_template": ("histology", {"phrase"})},  # what the command line makes of: histology, {phrase}
+            "prompt_template is ('histology', {'phrase'}). It can be text, a number, True, False, None, or lists and "
+            "dictionaries of them. A text with a comma or braces is quoted twice on the command line, which else reads "
+            "it as Python: --prompt_template \"'histology, {phrase}'\";",
+        ),
         ({"ema_decay": 2}, "ema_decay is 2. It must lie between 0 and 0.999999"),
         ({"attributes": {"stain": []}}, "It must give a list of phrases for each name"),
         ({"fold": 7}, "fold is 7, but there are 5 folds"),
         ({"mixing": "real"}, "mixing is 'real'. It can be 'none', 'synthetic', 'real+synthetic'"),
+        (
+            {"scheduler": "pndm", "start_sigma": 2.0},
+            "start_sigma is 2.0, but the scheduler 'pndm' cannot begin on images",
+        ),
+        ({"real_weight": 0.5, "real_share": 0.0}, "real_weight is 0.5, but with real_share 0.0 no real image is drawn"),
         ({"classifier": "resnet1"}, "timm has no model 'resnet1'. Near names are"),
         ({"base_model": "nowhere"}, "There is no base model 'nowhere'"),
         ({"dataset_dir": "/no/such/folder"}, "does not exist. Name a folder"),
@@ -95,6 +107,16 @@ def test_the_command_line_ends_with_one_sentence(settings, tmp_path):
         assert done.returncode == 1
         assert "Error: No config in" in done.stderr and "did you mean 'batch_size'?" in done.stderr
         assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(("config", "key"), [("assess", "include_real_images"), ("study", "judge_images")])
+def test_a_false_without_a_capital_shows_no_patient_and_asks_for_nothing(config, key, tmp_path):
+    """The command line reads it as a text, which would be true."""
+    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(CONFIGS / f"{config}.json")]
+    given = ["--output_dir", str(tmp_path / "out"), f"--{key}", "false"]
+    done = subprocess.run([*command, *given], capture_output=True, text=True)
+    assert done.returncode == 1 and f"Error: {key} is 'false'. It can be False, True." in done.stderr
+    assert not list((tmp_path / "out").rglob("*.json"))[1:]
 
 
 def test_an_output_folder_in_use_is_refused(settings, tmp_path):

@@ -5,13 +5,17 @@ import shutil
 from pathlib import Path
 
 import jsonschema
+import numpy as np
 import pytest
 import torch
 from monai.bundle import ConfigParser, ckpt_export, verify_metadata, verify_net_in_out
+from PIL import Image
 
 from monai_synth.bundle.rendering import SHIPPED, rendered, spec_of_folder, write_bundle
 from monai_synth.bundle.session import plain_settings
+from monai_synth.transforms import LoadTile, ResizeCrop
 from monai_synth.utils import read_json
+from tests.bundles.running import root_message
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ("train", "train_diffusion", "generate", "assess", "study", "inference")
@@ -61,6 +65,31 @@ def test_the_classifier_matches_its_metadata_and_exports(bundle, tmp_path):
     images = torch.rand(2, 3, 128, 128)
     with torch.no_grad():
         torch.testing.assert_close(torch.jit.load(tmp_path / "model.ts")(images), network(images))
+
+
+@pytest.mark.parametrize(("name", "handlers"), [("inference", "handlers"), ("evaluate", "validate::handlers")])
+def test_weights_that_a_gpu_saved_are_loaded_to_the_device_in_use(bundle, name, handlers):
+    config = ConfigParser.load_config_file(bundle / "configs" / f"{name}.json")
+    loaders = [handler for handler in config[handlers] if handler["_target_"] == "CheckpointLoader"]
+    assert [loader["map_location"] for loader in loaders] == ["@device"]
+
+
+def test_inference_reads_images_as_training_does(bundle, tmp_path):
+    grey = np.random.default_rng(0).integers(0, 65536, (150, 140), dtype=np.uint16)
+    Image.fromarray(grey).save(tmp_path / "deep.png")
+    Image.new("1", (10_000, 6_000)).save(tmp_path / "slide.png")
+    pages = [Image.new("RGB", (140, 140), color) for color in ("red", "lime")]
+    pages[0].save(tmp_path / "pages.tif", save_all=True, append_images=pages[1:])
+    parser = ConfigParser(globals={"monai_synth": "monai_synth"})
+    parser.read_config(str(bundle / "configs" / "inference.json"))
+    parser.update({"classifier_size": 128, "normalize_stain": "none"})
+    read = parser.get_parsed_content("preprocessing")
+    expected = ResizeCrop(128)(LoadTile()(tmp_path / "deep.png"))
+    torch.testing.assert_close(read({"image": str(tmp_path / "deep.png")})["image"], expected)
+    for name, words in (("slide.png", "has 10000 x 6000 pixels"), ("pages.tif", "has 2 pages")):
+        with pytest.raises(RuntimeError) as error:
+            read({"image": str(tmp_path / name)})
+        assert f"{name} {words}" in root_message(error)
 
 
 def test_the_metadata_follows_the_schema(bundle, tmp_path):

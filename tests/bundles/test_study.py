@@ -95,6 +95,8 @@ def test_a_study_runs_shares_and_goes_on(settings):
         ({"grid": {"shots": 5}}, "must be a list of values"),
         ({"grid": {"shot": [5]}}, "sets ['shot'], which no config of the bundle has"),
         ({"grid": {"rank": [0]}}, "rank is 0. It must lie between 1 and 1024"),
+        ({"controls": "false"}, "controls is 'false'. It can be False, True"),
+        ({"bootstrap_samples": "many"}, "bootstrap_samples is 'many'. It must be a whole number from 10"),
         ({"reference_arm": "nothing"}, "reference_arm is 'nothing', but the arms are 'real'"),
         ({"arms": {"real": {"mixing": "none", "overlay": "no.yaml"}}}, "There is no overlay no.yaml"),
     ],
@@ -104,6 +106,31 @@ def test_a_wrong_study_stops_before_its_first_run(settings, change, words):
         run("study", settings, **change)
     assert words in root_message(error)
     assert not list(Path(settings["output_dir"]).rglob("datalist.json"))
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("shot: 5", "The arm 'real', its overlay or the grid sets ['shot'], which no config of the bundle has"),
+        ("trian::random_transforms: []", "did you mean 'train'?"),
+        ("rank: 0", "rank is 0. It must lie between 1 and 1024"),
+    ],
+)
+def test_a_wrong_overlay_stops_a_study_before_its_first_run(settings, tmp_path, line, words):
+    (tmp_path / "wrong.yaml").write_text(line)
+    with pytest.raises(RuntimeError) as error:
+        run("study", settings, arms={"real": {"mixing": "none", "overlay": str(tmp_path / "wrong.yaml")}})
+    assert words in root_message(error)
+    assert not list(Path(settings["output_dir"]).rglob("datalist.json"))
+
+
+def test_a_class_with_too_few_images_for_some_shots_stops_a_study_before_its_first_run(settings, image_folder):
+    settings["dataset_dir"] = str(image_folder({"benign": 20, "malignant": 5}, name="few"))
+    with pytest.raises(RuntimeError) as error:
+        run("study", settings, grid={"shots": [1, 4], "classifier": ["test_resnet"], "synthetic_per_class": [2]})
+    assert "'malignant' has 3 images left for training (of 5" in root_message(error)
+    assert "fewer than shots=4" in root_message(error)
+    assert not list(Path(settings["output_dir"]).rglob("run.json"))
 
 
 def test_a_study_says_what_is_wrong_in_one_line(settings, tmp_path):
@@ -162,3 +189,28 @@ def test_a_study_judges_on_another_data_set_and_its_images_too(settings, image_f
         write_json(path, content)
     run("study", settings, **given)  # judges anew what another version of the encoder has judged, and nothing else
     assert read_json(first) == judged[first] and read_json(second)["marked"] == 1
+
+
+def test_an_overlay_wins_over_grid_and_study_and_draws_its_own_pool(settings, tmp_path):
+    folder = Path(settings["output_dir"])
+    (tmp_path / "own.yaml").write_text("classifier: test_efficientnet\nlearning_rate: 0.02\nnum_inference_steps: 3\n")
+    drawn = {"mixing": "real+synthetic"}
+    arms = {"real": {"mixing": "none"}, "plain": drawn, "own": {**drawn, "overlay": str(tmp_path / "own.yaml")}}
+    grid = {"seed": [0], "synthetic_per_class": [2], "classifier": ["test_resnet"]}
+    run("study", {**settings, "grid": grid, "arms": arms}, learning_rate=0.005)
+    rows = {row["arm"]: row for row in rows_of(folder)}
+    records = {arm: read_json(folder / row["folder"] / "run.json")["settings"] for arm, row in rows.items()}
+    asked = {arm: (record["classifier"], record["learning_rate"]) for arm, record in records.items()}
+    assert asked == {
+        "real": ("test_resnet", 0.005),
+        "plain": ("test_resnet", 0.005),
+        "own": ("test_efficientnet", 0.02),
+    }
+    pools = {arm: (folder / row["folder"]).parents[1] for arm, row in rows.items()}
+    assert pools["real"] == pools["plain"] != pools["own"]
+    steps = [read_json(pools[arm] / "synthetic" / "run.json")["settings"]["num_inference_steps"] for arm in arms]
+    assert steps == [2, 2, 3]
+    adapters = [read_json(pools[arm] / "adapter" / "run.json")["began"] for arm in arms]
+    assert len(set(adapters)) == 1  # which drawing leaves as it is
+    compared = {row["arm"]: row for row in rows_of(folder, "comparison.csv")}
+    assert compared["own"]["against"] == "classifier test_resnet" and compared["plain"]["against"] == ""

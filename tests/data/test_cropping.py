@@ -3,10 +3,11 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from monai_synth.__main__ import main
-from monai_synth.data import scan
+from monai_synth.data import scan, write_synthetic_image
 from monai_synth.data.cropping import crop_images, middle
 
 
@@ -36,6 +37,15 @@ def test_images_of_unknown_class_keep_their_folders(image_folder, tmp_path):
     assert crop_images(source, tmp_path / "out", 0.25, labelled=False) == 2
     assert Image.open(tmp_path / "out" / "ward" / "ward_001.png").size == (10, 10)
     assert not (tmp_path / "out" / "groups.csv").exists()
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_a_synthetic_image_does_not_lose_its_mark(image_folder, tmp_path, labelled):
+    source = image_folder({"a": 2, "b": 2})
+    write_synthetic_image(source / "b" / "drawn.png", torch.rand(3, 32, 32))
+    with pytest.raises(ValueError, match="b/drawn.png:? says in its metadata that it is synthetic"):
+        crop_images(source, tmp_path / "out", 0.5, labelled=labelled)
+    assert not (tmp_path / "out").exists()
 
 
 def test_nothing_is_written_over_or_half(image_folder, tmp_path):

@@ -13,6 +13,7 @@ from PIL import Image
 
 from monai_synth.__main__ import main
 from monai_synth.data import is_marked_synthetic, load_datalist, save_datalist, write_synthetic_image
+from monai_synth.data.audits import audit_of, audited
 from monai_synth.data.dicom import export_dicom
 from monai_synth.data.exchange import export_package, import_package
 from monai_synth.utils import sha256_of, write_json
@@ -30,6 +31,8 @@ def run_folder(tmp_path):
             records.append({**record, "origin": "synthetic", "sha256": sha256_of(path)})
     kept = [record for record in records if "000002" not in record["image"]]
     save_datalist(folder / "filter_standard" / "datalist.json", kept, ["benign", "tumor"], folder / "filter_standard")
+    learned = {"images": ["of patient_folder"], "groups": []}  # whoever has an image could look up whether it is there
+    write_json(folder / "filter_standard" / "fitted_on.json", learned)
     return folder
 
 
@@ -65,6 +68,32 @@ def test_a_leak_is_not_exported_unless_told_in_so_many_words(run_folder, tmp_pat
     found = export_package(run_folder, tmp_path / "p.zip", accept_leak=True)
     assert found["verdict"] == "LEAK FOUND"
     assert b"LEAK FOUND" in zipfile.ZipFile(tmp_path / "p.zip").read("README.txt")
+
+
+def test_a_verdict_goes_with_the_images_that_were_audited_alone(run_folder, tmp_path):
+    def verdict():
+        return export_package(run_folder, tmp_path / "p.zip")["verdict"], audit_of(run_folder)["channels"]
+
+    drawn = load_datalist(run_folder / "filter_standard" / "datalist.json")
+    (run_folder / "adapter").mkdir()
+    (run_folder / "adapter" / "pytorch_lora_weights.safetensors").write_bytes(b"weights")
+    clean = {"verdict": "NO LEAK FOUND", "words": "None."}
+    content = {"channels": {"images": clean, "metadata": clean, "adapter": clean}}
+    write_json(run_folder / "privacy" / "privacy.json", {**content, "audited": audited(drawn, run_folder / "adapter")})
+    datalist = run_folder / "synthetic" / "datalist.json"
+    save_datalist(datalist, drawn, ["benign", "tumor"], datalist.parent)
+    found, channels = verdict()
+    assert found == "NO LEAK FOUND" and set(map(str, channels.values())) == {str(clean)}
+
+    (run_folder / "adapter" / "pytorch_lora_weights.safetensors").write_bytes(b"others")
+    found, channels = verdict()
+    assert found == "NO LEAK FOUND" and channels["adapter"]["words"] == "It is another adapter. Run privacy.json again."
+
+    save_datalist(datalist, [*drawn, {**drawn[0], "sha256": "0" * 64}], ["benign", "tumor"], datalist.parent)
+    found, channels = verdict()
+    assert found == channels["metadata"]["verdict"] == "NOT TESTED"
+    write_json(run_folder / "privacy" / "privacy.json", content)  # as earlier versions wrote it
+    assert verdict()[0] == "NOT TESTED"
 
 
 def test_only_filtered_unchanged_marked_images_are_exported(run_folder, tmp_path):

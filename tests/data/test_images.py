@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from monai_synth.data import list_images, read_image
+from monai_synth.data import list_images, read_image, to_rgb
 
 
 @pytest.fixture
@@ -48,6 +48,19 @@ def test_sixteen_bits_are_scaled_and_a_float_needs_a_range(tmp_path):
     with pytest.raises(ValueError, match="float.tif holds 0 to 6, .* Give value_range"):
         read_image(tmp_path / "float.tif")
     np.testing.assert_allclose(read_image(tmp_path / "float.tif", value_range=(0, 6))[2, 0], [0, 0.5, 1])
+
+
+@pytest.mark.parametrize("name", ["deep.png", "DEEP.TIF"])
+def test_sixteen_bits_become_eight_by_the_same_scale(tmp_path, name):
+    grey = np.arange(0, 65535, 257, dtype=np.uint16).reshape(15, 17)
+    Image.fromarray(grey).save(tmp_path / name)
+    with Image.open(tmp_path / name) as image:
+        assert np.array_equal(
+            np.asarray(to_rgb(image)), np.repeat((grey // 257).astype(np.uint8)[..., None], 3, axis=2)
+        )
+    Image.fromarray(grey.astype(np.float32)).save(tmp_path / "float.tif")
+    with Image.open(tmp_path / "float.tif") as image, pytest.raises(ValueError, match="float.tif holds 0 to 65278, "):
+        to_rgb(image)
 
 
 def test_exif_orientation_is_applied(tmp_path, pixels):

@@ -2,8 +2,9 @@ from collections import Counter
 
 import numpy as np
 import pytest
+import torch
 
-from monai_synth.data import RealSyntheticDataset, load_synthetic, plan_requests, requests
+from monai_synth.data import OriginSampler, RealSyntheticDataset, load_synthetic, plan_requests, requests
 from monai_synth.data.mixing import choose_synthetic, fill_up
 
 
@@ -38,6 +39,63 @@ def test_weights_make_the_loss_the_stated_mixture():
     mean = np.mean([record["weight"] * loss[record["origin"]] for record in dataset.data])
     np.testing.assert_allclose(mean, 0.8 * 2.0 + 0.2 * 7.0)
     assert {record["weight"] for record in RealSyntheticDataset(REAL, mixing="none").data} == {1.0}
+
+
+@pytest.mark.parametrize(
+    ("odds", "real_draws"),
+    [({"real_share": None}, 10 / 110), ({"real_share": 0.5}, 0.5), ({"real_share": 0.2}, 0.2)],
+)
+def test_weights_and_odds_together_make_the_stated_mixture(odds, real_draws):
+    """10 real and 100 synthetic images: a draw is real with p, so that p w + (1 - p) v = 1 and p w = 0.5."""
+    dataset = RealSyntheticDataset(REAL, records("synthetic", 50), real_weight=0.5, **odds)
+    weight = torch.tensor([record["weight"] for record in dataset.data])
+    assert float(weight[0]) == pytest.approx(0.5 / real_draws)
+    share = OriginSampler(dataset.data, 1, **odds).odds() * weight
+    assert [float(share[:10].sum()), float(share.sum())] == pytest.approx([0.5, 1.0])
+
+
+def test_a_curriculum_has_the_stated_mixture_over_the_whole_training():
+    options = {"real_share": 0.9, "synthetic_first": 0.6}
+    dataset = RealSyntheticDataset(REAL, SYNTHETIC, real_weight=0.8, **options)
+    weight = torch.tensor([record["weight"] for record in dataset.data])
+    sampler, of_real, total = OriginSampler(dataset.data, 1, num_epochs=5, **options), 0.0, 0.0
+    for epoch in range(1, 6):
+        sampler.set_epoch(epoch)
+        share = sampler.odds() * weight
+        of_real, total = of_real + float(share[:10].sum()) / 5, total + float(share.sum()) / 5
+    assert (of_real, total) == pytest.approx((0.8, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"real_share": 0.0}, "real_weight is 0.5, but with real_share 0.0 no real image is drawn. Set real_weight to"),
+        ({"real_share": 1}, "with real_share 1 no synthetic image is drawn.*or real_share to a number between"),
+        ({"synthetic_first": 1.0}, "with synthetic_first 1.0 no real image is drawn"),
+    ],
+)
+def test_images_that_are_never_drawn_have_no_share_in_the_loss(options, message):
+    with pytest.raises(ValueError, match=message):
+        RealSyntheticDataset(REAL, SYNTHETIC, real_weight=0.5, **options)
+    for weight in (None, float(bool(options.get("real_share")))):
+        found = RealSyntheticDataset(REAL, SYNTHETIC, real_weight=weight, **options)
+        assert {record["weight"] for record in found.data} == {1.0}
+
+
+@pytest.mark.parametrize(
+    ("options", "share"),
+    [
+        ({"real_share": 0.5}, 0.5),
+        ({"real_share": 0.0}, 0.0),
+        ({"real_share": 0.5, "real_weight": 0.8}, 0.8),
+        ({"real_share": None}, 10 / 90),
+        ({"real_share": 0.5, "synthetic_first": 0.6}, 0.4),
+    ],
+)
+def test_images_that_are_seen_once_have_their_shares_in_their_weights(options, share):
+    found = RealSyntheticDataset(REAL, SYNTHETIC, seen_once=True, **{"real_weight": None, **options}).data
+    assert sum(record["weight"] for record in found[:10]) / 90 == pytest.approx(share)
+    assert sum(record["weight"] for record in found) / 90 == pytest.approx(1.0)
 
 
 def test_fewer_synthetic_images_are_part_of_more():

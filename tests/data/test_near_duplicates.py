@@ -120,3 +120,10 @@ def test_a_handful_is_left_alone_and_a_broken_file_is_named(tmp_path):
     (tmp_path / "broken.png").write_bytes(b"no image")
     with pytest.raises(ValueError, match="broken.png is not an image that can be read"):
         find_near_duplicates([*paths, *paths, tmp_path / "broken.png"])
+
+
+@pytest.mark.parametrize("name", ["x.png", "X.TIF", "x.tiff"])
+def test_sixteen_bit_images_are_seen(tmp_path, name):
+    grey = np.random.default_rng(0).integers(0, 65536, (96, 96), dtype=np.uint16)
+    Image.fromarray(grey).save(tmp_path / name)
+    np.testing.assert_allclose(near_duplicates.small_image(tmp_path / name)[0], grey / 65535, atol=0.5 / 255 + 1e-6)

@@ -83,6 +83,9 @@ def test_what_is_no_datalist_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="There is no datalist"):
         load_datalist(tmp_path / "gone.json")
     (tmp_path / "list.json").write_text("[]")
+    with pytest.raises(ValueError, match="is no datalist: it needs the key 'training'"):
+        load_datalist(tmp_path / "list.json")
+    (tmp_path / "list.json").write_text('{"training": []}')
     with pytest.raises(ValueError, match="is no datalist of this program"):
         load_datalist(tmp_path / "list.json")
     (tmp_path / "torn.json").write_text('{"class_names": [')

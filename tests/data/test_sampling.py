@@ -1,9 +1,13 @@
+from pathlib import Path
+
 import pytest
 import torch
+from monai.bundle import ConfigParser
 
 from monai_synth.data import OriginSampler, RealSyntheticDataset
 from monai_synth.handlers import EpochSeed
 
+TRAIN = Path(__file__).resolve().parents[2] / "bundles" / "colon" / "configs" / "train.json"
 RECORDS = [{"origin": "real"}] * 5 + [{"origin": "synthetic"}] * 95
 
 
@@ -61,6 +65,27 @@ def test_classes_are_filled_up_to_the_largest():
     assert synthetic == [f"synthetic/b_{i}.png" for i in range(4)] and all(row["weight"] == 1 for row in found)
     with pytest.raises(ValueError, match="'b' needs 4 synthetic images to be as large as the largest, but 2 can"):
         RealSyntheticDataset(real, drawn, mixing="fill-up", synthetic_per_class=2)
+
+
+def test_classes_that_were_filled_up_are_drawn_alike():
+    real = [record("real", "a", i) for i in range(7)] + [record("real", "b", i) for i in range(3)]
+    drawn = [record("synthetic", "b", i) for i in range(6)]
+    dataset = RealSyntheticDataset(real, drawn, mixing="fill-up", real_share=0.5)
+    odds = OriginSampler(dataset.data, 10, real_share=dataset.real_share).odds()
+    of_b = torch.tensor([row["label"] == 1 for row in dataset.data])
+    assert float(odds[of_b].sum()) == pytest.approx(0.5)
+    assert RealSyntheticDataset(real, drawn + [record("synthetic", "a", 0)], real_share=0.3).real_share == 0.3
+
+
+@pytest.mark.parametrize(("mixing", "share"), [("fill-up", None), ("real+synthetic", 0.5)])
+def test_the_job_draws_by_the_odds_of_its_mixing(mixing, share):
+    real = [record("real", "a", i) for i in range(7)] + [record("real", "b", i) for i in range(3)]
+    drawn = [record("synthetic", name, i) for name in "ab" for i in range(6)]
+    parser = ConfigParser(globals={"torch": "torch", "monai_synth": "monai_synth"})
+    parser.read_config(str(TRAIN))
+    parser.update({"mixing": mixing, "synthetic_per_class": 6, "train::preprocessing": None})
+    parser.update({"train::dataset::real": real, "train::dataset::synthetic": drawn})
+    assert parser.get_parsed_content("train::sampler").real_share == share
 
 
 def test_no_weight_counts_every_image_alike():

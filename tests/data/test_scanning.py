@@ -5,9 +5,11 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from monai_synth.data import check, scan
+from monai_synth.data import check, save_datalist, scan, write_synthetic_image
+from monai_synth.utils import write_json
 
 
 def messages(findings, level="error"):
@@ -41,6 +43,65 @@ def test_groups_come_from_a_file_or_a_pattern(image_folder):
         scan(folder, groups="patient_(x)")
 
 
+@pytest.mark.parametrize(
+    ("pattern", "path", "words"),
+    [
+        (r"(?:a_(\d+))?", "b/b_000.png", "its first group is empty there"),
+        (r"_\d+", r"_\d+", "has no group in parentheses"),
+        (r"_(\d+", r"_(\d+", "is no regular expression"),
+    ],
+)
+def test_a_pattern_must_name_the_group_of_every_image(image_folder, pattern, path, words):
+    assert words in messages(check(image_folder({"a": 2, "b": 2}), groups=pattern))[path]
+
+
+def test_groups_of_some_rows_alone_are_refused(image_folder):
+    folder = image_folder({"a": 2, "b": 1})
+    rows = "image,class_name,group\na/a_000.png,a,p1\na/a_001.png,a, \nb/b_000.png,b,p2\n"
+    (folder / "list.csv").write_text(rows)
+    assert list(messages(check(folder / "list.csv"))) == ["a/a_001.png"]
+    with pytest.raises(ValueError, match="a_001.png: has no group in list.csv, where others have one"):
+        scan(folder / "list.csv")
+    (folder / "groups.csv").write_text("image,group\na/a_000.png,p1\na/a_001.png,\nb/b_000.png,p2\n")
+    with pytest.raises(ValueError, match="a_001.png: has no group in groups.csv; name its patient"):
+        scan(folder)
+
+
+def test_a_name_that_several_images_have_is_no_group(image_folder):
+    folder = image_folder({"a": 1, "b": 1})
+    for name in "ab":
+        (folder / name / f"{name}_000.png").rename(folder / name / "0.png")
+    for rows in ("0.png,p1\n0.png,p2\n", "0.png,p1\n", "a/0.png,p1\na/0.png,p2\nb/0.png,p2\n"):
+        (folder / "groups.csv").write_text("image,group\n" + rows)
+        assert "Give every image one line, with its path" in messages(check(folder))["a/0.png"]
+    for rows, groups in (("a/0.png,p1\nb/0.png,p2\n", ["p1", "p2"]), ("0.png,p1\n0.png,p1\n", ["p1", "p1"])):
+        (folder / "groups.csv").write_text("image,group\n" + rows)
+        assert [record["group"] for record in scan(folder)[0]] == groups
+    (folder / "groups.csv").write_text("image,group\na/0.png,p1\n")
+    found = messages(check(folder))
+    assert list(found) == ["b/0.png"] and "stands in groups.csv 1 times, for 2 images" in found["b/0.png"]
+
+
+@pytest.mark.parametrize("name", ["drawn.png", "drawn.webp"])
+def test_a_synthetic_image_is_in_no_data_set(image_folder, name):
+    folder = image_folder({"a": 2, "b": 2})
+    write_synthetic_image(folder / "b" / name, torch.rand(3, 32, 32))
+    with pytest.raises(ValueError, match=f"b/{name}: says in its metadata that it is synthetic.*--synthetic_datalist"):
+        scan(folder)
+    assert list(messages(check(folder))) == [f"b/{name}"]
+
+
+def test_a_datalist_of_synthetic_images_is_no_data_set(image_folder):
+    folder = image_folder({"a": 1, "b": 1})
+    records = [{**record, "role": "train"} for record in scan(folder)[0]]
+    save_datalist(folder / "list.json", records, ["a", "b"], folder)
+    assert len(scan(folder / "list.json")[0]) == 2
+    records[1] = {**records[1], "origin": "synthetic"}
+    save_datalist(folder / "list.json", records, ["a", "b"], folder)
+    with pytest.raises(ValueError, match="b_000.png: is, by its origin in list.json, synthetic.*--synthetic_datalist"):
+        scan(folder / "list.json")
+
+
 def test_a_csv_and_a_datalist_are_scanned_too(image_folder, tmp_path):
     folder = image_folder({"a": 1, "b": 1})
     (folder / "list.csv").write_text("image,class_name,group\na/a_000.png,a,p1\nb/b_000.png,b,p2\n")
@@ -49,6 +110,63 @@ def test_a_csv_and_a_datalist_are_scanned_too(image_folder, tmp_path):
     (folder / "bad.csv").write_text("file\nx\n")
     with pytest.raises(ValueError, match="needs the columns image and class_name"):
         scan(folder / "bad.csv")
+
+
+@pytest.mark.parametrize(
+    ("columns", "cells", "group"),
+    [
+        ("patient", "p1", "p1"),
+        ("slide_id,case_id", "s1,c1", "s1"),
+        ("case_id,group", "c1,g1", "g1"),
+        ("cluster_label", "7", "a_7"),
+    ],
+)
+def test_a_csv_names_groups_as_tables_do(image_folder, columns, cells, group):
+    folder = image_folder({"a": 1, "b": 1})
+    (folder / "list.csv").write_text(f"image,class_name,{columns}\na/a_000.png,a,{cells}\nb/b_000.png,b,x,x\n")
+    assert [record["group"] for record in scan(folder / "list.csv")[0]][0] == group
+
+
+@pytest.mark.parametrize("cells", ["a/a_001.png,,p1", "a/a_001.png, ,p1", "a/a_001.png"])
+def test_a_line_of_a_csv_without_a_class_is_told(image_folder, cells):
+    folder = image_folder({"a": 2, "b": 1})
+    (folder / "list.csv").write_text(f"image,label,group\na/a_000.png,a,p1\n{cells}\nb/b_000.png,b,p2\n,b,p2\n")
+    found = messages(check(folder / "list.csv"))
+    assert found == {
+        "list.csv, line 3": "has nothing in the column label. Name the image and its class, or remove it.",
+        "list.csv, line 5": "has nothing in the column image. Name the image and its class, or remove it.",
+    }
+
+
+@pytest.mark.parametrize(
+    ("more", "labels", "classes"),
+    [({}, [1, 0], ["0", "1"]), ({}, ["x", "y"], ["x", "y"]), ({"class_names": ["neg", "pos"]}, [1, 0], ["neg", "pos"])],
+)
+def test_a_datalist_of_monai_is_a_data_set(image_folder, more, labels, classes):
+    folder = image_folder({"a": 1, "b": 1})
+    first = {"image": "a/a_000.png", "label": labels[0], "patient_id": 7}
+    content = {**more, "training": [first], "validation": [{"image": "./b/b_000.png", "label": labels[1]}]}
+    content["validation"][0]["patient_id"] = 8
+    write_json(folder / "dataset.json", content)
+    records, names = scan(folder / "dataset.json")
+    assert names == classes and {record["group"] for record in records} == {"7", "8"}
+    found = {os.path.basename(record["image"]): record["class_name"] for record in records}
+    expected = [classes[label] if isinstance(label, int) else label for label in labels]
+    assert found == dict(zip(("a_000.png", "b_000.png"), expected))
+
+
+def test_a_record_without_a_class_is_told(image_folder):
+    folder = image_folder({"a": 2, "b": 1})
+    training = [{"image": "a/a_000.png", "label": 0}, {"image": "a/a_001.png"}, {"label": 1}]
+    training += [{"image": "b/b_000.png", "label": 2}, {"image": "b/b_000.png", "label": [0, 1]}]
+    write_json(folder / "list.json", {"class_names": ["a", "b"], "training": training, "test": ["b/b_000.png"]})
+    found = messages(check(folder / "list.json", class_names=["a", "b"]))
+    for where, key in (("training[1]", "label"), ("training[2]", "image"), ("training[3]", "label")):
+        assert f"has no usable '{key}': " in found[f"list.json, {where}"]
+    assert "training[4]" in str(found) and "'b/b_000.png'}. A record needs" in found["list.json, test[0]"]
+    write_json(folder / "list.json", {"train": training})
+    with pytest.raises(ValueError, match="list.json is no datalist: it needs the key 'training'"):
+        scan(folder / "list.json")
 
 
 def test_everything_wrong_is_listed_at_once(image_folder, tmp_path):

@@ -8,7 +8,7 @@ from PIL import Image
 
 from monai_synth.__main__ import main
 from monai_synth.data import scan
-from monai_synth.data.tiles import TilePlan, build_reader, cut_tiles, places_of
+from monai_synth.data.tiles import TilePlan, build_reader, cut_tiles, places_of, regions_of
 
 
 @pytest.fixture
@@ -81,12 +81,29 @@ def test_a_part_of_the_tiles_is_drawn_at_random_but_the_same(slides, tmp_path):
 
 
 def test_a_tile_needs_its_share_of_the_region():
-    half = {"a": [[(0, 0), (48, 0), (48, 64), (0, 64)]]}  # three quarters of the first tile
+    half = {"a": [[[(0, 0), (48, 0), (48, 64), (0, 64)]]]}  # three quarters of the first tile
     assert places_of(half, 64, 128, 1.0, TilePlan(size=64, min_inside=0.7)) == {"a": [(0, 0)]}
     assert places_of(half, 64, 128, 1.0, TilePlan(size=64, min_inside=0.9)) == {"a": []}
     assert places_of(half, 32, 64, 2.0, TilePlan(size=32, min_inside=0.7)) == {
         "a": [(0, 0)]
     }  # a level of half the size
+
+
+def box(left, top, right, bottom):
+    return [[left, top], [right, top], [right, bottom], [left, bottom], [left, top]]
+
+
+@pytest.mark.parametrize("kind", ["Polygon", "MultiPolygon"])
+def test_what_is_cut_out_of_a_region_is_not_of_its_class(tmp_path, kind):
+    with_hole = [box(0, 0, 256, 192), box(64, 64, 192, 128)]
+    coordinates = with_hole if kind == "Polygon" else [with_hole, [box(128, 64, 192, 128)]]  # an island in the hole
+    geometry = {"type": kind, "coordinates": coordinates}
+    feature = {"type": "Feature", "geometry": geometry, "properties": {"classification": {"name": "tumor"}}}
+    (tmp_path / "one.geojson").write_text(json.dumps({"features": [feature, feature]}))
+    regions = regions_of(tmp_path / "one.svs", {})
+    found = places_of(regions, 192, 256, 1.0, TilePlan(size=64))["tumor"]
+    missing = {(top, left) for top in (0, 64, 128) for left in (0, 64, 128, 192)} - set(found)
+    assert missing == ({(64, 64), (64, 128)} if kind == "Polygon" else {(64, 64)})
 
 
 def test_bad_slides_are_told(slides, tmp_path, capsys):

@@ -1,11 +1,16 @@
+from pathlib import Path
+
 import torch
 from ignite.metrics import Metric
+from monai.bundle import ConfigParser
 from monai.engines import SupervisedEvaluator
 from torch import nn
 
 from monai_synth.handlers import BestModelSaver
 
 SCORES = [0.5, 0.9, 0.6, 0.9, 0.95]  # of the validation of each epoch
+CONFIG = Path(__file__).resolve().parents[2] / "bundles" / "colon" / "configs" / "train.json"
+BETTER = ConfigParser(ConfigParser.load_config_file(CONFIG)).get_parsed_content("validate::evaluator::metric_cmp_fn")
 
 
 class Scripted(Metric):
@@ -32,6 +37,7 @@ def validate(epoch, path, best=None):
         val_data_loader=[{"image": torch.zeros(1, 1), "label": torch.zeros(1)}],
         network=network,
         key_val_metric={"score": Scripted(epoch)},
+        metric_cmp_fn=BETTER,
         val_handlers=[BestModelSaver(network, path)],
         decollate=False,
     )
@@ -50,7 +56,7 @@ def test_only_a_better_model_takes_the_place_of_the_saved_one_in_a_new_process_t
     for epoch in range(1, len(SCORES) + 1):  # every epoch in a process of its own
         best = validate(epoch, path, best)
         found.append(saved(path))
-    assert found == [1, 2, 2, 2, 5] and best == (0.95, 5)
+    assert found == [1, 2, 2, 4, 5] and best == (0.95, 5)  # of equal ones the one that was trained longer
     assert [file.name for file in tmp_path.iterdir()] == ["model.pt"]
     validate(5, tmp_path / "again.pt")
     assert (tmp_path / "again.pt").read_bytes() == path.read_bytes()

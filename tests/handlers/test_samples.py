@@ -59,6 +59,21 @@ def test_every_image_is_marked_and_recorded(run, tmp_path):
         assert record["sha256"] == hashes[record["image"].rsplit("/", 1)[1]]
 
 
+def test_images_that_no_journal_notes_are_missed_and_drawn_again(run, tmp_path):
+    hashes = run(tmp_path)
+    before, journal = (tmp_path / "datalist.json").read_bytes(), tmp_path / JOURNAL
+    lines = journal.read_text().splitlines(keepends=True)
+    journal.write_text("".join([*lines[:3], lines[5], lines[5]]))  # two of class b are noted nowhere, one twice
+    with pytest.raises(RuntimeError, match="note 1 of 'b', but 3 images of each class were asked for.*Run the same"):
+        write_synthetic_datalist(tmp_path, ["a", "b"], REQUESTS)
+    assert (tmp_path / "datalist.json").read_bytes() == before
+    assert run(tmp_path).keys() == hashes.keys()
+    write_synthetic_datalist(tmp_path, ["a", "b"], REQUESTS)
+    fewer = plan_requests(["a", "b"], {"a": "an a", "b": "a b"}, 2, seed=0)
+    write_synthetic_datalist(tmp_path, ["a", "b"], fewer)  # more than were asked for are no fault
+    assert len(load_datalist(tmp_path / "datalist.json")) == 6
+
+
 def test_any_batch_size_draws_the_same_images(run, tmp_path):
     run(tmp_path / "two")
     run(tmp_path / "five", batch_size=5)

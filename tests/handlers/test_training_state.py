@@ -12,8 +12,8 @@ import pytest
 import torch
 from ignite.engine import Events
 
-from monai_synth.handlers import TrainingState, training_state
-from monai_synth.utils import read_json
+from monai_synth.handlers import BestModelSaver, TrainingState, training_state
+from monai_synth.utils import load_tensors, read_json, save_tensors, sha256_of, write_json
 from monai_synth.utils.stopping import stop_request
 from tests.handlers.training import kept_losses, make_trainer
 
@@ -51,6 +51,21 @@ def test_a_training_asked_to_stop_saves_the_step_and_ends_with_the_same_bits(tmp
     assert f"Going on after epoch {step // 3}{f' and {step % 3} steps' if step % 3 else ''}, from" in caplog.text
     assert first + rest == losses
     assert torch.equal(network.weight, expected.weight)
+
+
+def test_another_number_of_reading_processes_does_not_go_on_to_other_weights(tmp_path):
+    make_trainer(tmp_path, epochs=2, workers=0)[0].run()
+    with pytest.raises(ValueError, match="begun with num_workers 0 and would go on to other weights with 2.*Set num_w"):
+        make_trainer(tmp_path, epochs=4, workers=2)[0].run()
+    finished, _, _ = make_trainer(tmp_path, epochs=2, workers=2)  # nothing is read any more
+    finished.run()
+    assert finished.state.iteration == 6
+    for path in tmp_path.glob("state_?.safetensors"):
+        state = load_tensors(path)
+        del state["num_workers"]  # of an earlier version
+        save_tensors(path, state)
+        write_json(path.with_suffix(".json"), {"epoch": state["epoch"], "sha256": sha256_of(path)})
+    make_trainer(tmp_path, epochs=3, workers=2)[0].run()
 
 
 def test_a_step_that_gathers_gradients_is_not_saved(tmp_path):
@@ -113,6 +128,83 @@ def test_the_best_metric_and_its_epoch_are_restored(tmp_path):
     seen = []
     trainer.run()
     assert seen == [(0.875, 1)] and anew.state.best_metric_epoch == 1
+
+
+def make_judged(folder, epochs, scores, stop_before_file=0):
+    """A training whose best weights are kept, with the score of each epoch; one epoch may end before their file."""
+    trainer, network, optimizer = make_trainer(epochs=epochs)
+    judge = SimpleNamespace(state=SimpleNamespace(best_metric=-1, best_metric_epoch=-1, epoch=0))
+    saver = BestModelSaver(network, folder / "model.pt")
+
+    def validate(engine):
+        judge.state.epoch, score = engine.state.epoch, scores[engine.state.epoch - 1]
+        if score > judge.state.best_metric:
+            judge.state.best_metric, judge.state.best_metric_epoch = score, engine.state.epoch
+        saver(judge)
+
+    trainer.add_event_handler(Events.EPOCH_COMPLETED, validate)
+    state = TrainingState(folder, network, optimizer, watched=judge, best_model=saver)
+    if stop_before_file:
+        write = saver.write
+        saver.write = lambda: write() if judge.state.epoch < stop_before_file else pytest.fail("killed")
+    state.attach(trainer)
+    return trainer
+
+
+def test_the_file_of_the_best_weights_follows_from_the_state_at_every_moment(tmp_path, caplog):
+    scores = [0.5, 0.6, 0.9, 0.7]
+    make_judged(tmp_path / "whole", 4, scores).run()
+    whole = (tmp_path / "whole" / "model.pt").read_bytes()
+    with pytest.raises(pytest.fail.Exception, match="killed"):  # the state of epoch 3 is there, its file not yet
+        make_judged(tmp_path / "parts", 4, scores, stop_before_file=3).run()
+    assert (tmp_path / "parts" / "model.pt").read_bytes() != whole
+    with caplog.at_level(logging.INFO):
+        make_judged(tmp_path / "parts", 4, scores).run()
+    assert "Going on after epoch 3" in caplog.text and "damaged" not in caplog.text
+    assert (tmp_path / "parts" / "model.pt").read_bytes() == whole
+
+
+def lose(path):
+    path.unlink()
+
+
+def flip(path):
+    path.write_bytes(path.read_bytes()[:-1] + b"\x01")
+
+
+@pytest.mark.parametrize("damage", [lose, flip])
+@pytest.mark.parametrize(
+    ("scores", "words"),
+    [
+        ([0.5, 0.6, 0.9, 0.7, 0.8, 0.4], "Going on after epoch 3"),
+        ([0.5, 0.9, 0.6, 0.7, 0.8, 0.4], "No sound state is left"),
+    ],
+    ids=["best in the state before", "best before both states"],
+)
+def test_best_weights_that_were_lost_or_damaged_are_trained_again(tmp_path, caplog, damage, scores, words):
+    make_judged(tmp_path / "whole", 6, scores).run()
+    make_judged(tmp_path / "parts", 4, scores).run()
+    damage(tmp_path / "parts" / "model.pt")
+    with caplog.at_level(logging.INFO):
+        make_judged(tmp_path / "parts", 6, scores).run()
+    assert "model.pt, the best weights that" in caplog.text and words in caplog.text
+    assert (tmp_path / "parts" / "model.pt").read_bytes() == (tmp_path / "whole" / "model.pt").read_bytes()
+
+
+def test_best_weights_of_a_state_of_an_earlier_version_have_to_be_there(tmp_path, caplog):
+    scores = [0.9, 0.5, 0.5, 0.5]
+    make_judged(tmp_path, 3, scores).run()
+    for path in tmp_path.glob("state_?.safetensors"):
+        state = load_tensors(path)
+        del state["best"]["sha256"]  # which those did not note
+        save_tensors(path, state)
+        write_json(path.with_suffix(".json"), {"epoch": state["epoch"], "sha256": sha256_of(path)})
+    with caplog.at_level(logging.INFO):
+        make_judged(tmp_path, 4, scores).run()
+        assert "Going on after epoch 3" in caplog.text
+        (tmp_path / "model.pt").unlink()
+        make_judged(tmp_path, 4, scores).run()
+    assert "No sound state is left" in caplog.text and (tmp_path / "model.pt").is_file()
 
 
 def test_a_finished_training_is_not_trained_again(tmp_path):

@@ -81,6 +81,16 @@ def test_an_unknown_scheduler_is_refused(diffusion):
         SamplingInferer(diffusion, scheduler="euler")
 
 
+def test_pndm_is_refused_where_it_would_draw_something_else(diffusion):
+    allowed = r"Choose dpmsolver\+\+, dpmsolver\+\+_trailing, unipc or ddim, or set start_sigma to null"
+    with pytest.raises(ValueError, match=f"start_sigma is 2.0, but the scheduler 'pndm' cannot begin.*{allowed}"):
+        SamplingInferer(diffusion, scheduler="pndm", start_sigma=2.0)
+    diffusion.noise_scheduler.register_to_config(rescale_betas_zero_snr=True)
+    with pytest.raises(ValueError, match="ends in pure noise, as that of .*Choose one of dpmsolver.*, ddim, lcm.$"):
+        SamplingInferer(diffusion, scheduler="pndm")
+    SamplingInferer(diffusion, scheduler="ddim", start_sigma=2.0)
+
+
 def test_noise_on_the_way_needs_seeds(diffusion):
     noise, _, _, features = SamplingPrepareBatch(diffusion, 32)({"seed": [1], "prompt": ["a"]})
     features.pop("seeds")

@@ -26,3 +26,10 @@ def test_the_temperature_of_overconfident_logits_is_found():
     assert after < 0.03 < before
     with pytest.raises(ValueError, match="temperature is 0"):
         with_temperature(logits, 0)
+
+
+def test_without_a_best_temperature_there_is_none():
+    logits = np.array([[2.0, 0.0], [0.0, 1.0], [3.0, 0.0]])
+    assert fit_temperature([0, 1, 0], logits) is None  # all right: the lower, the better
+    assert fit_temperature([1, 0, 1], logits) is None  # all wrong: the higher, the better
+    assert fit_temperature([0, 1, 1], logits * [[1.0], [1.0], [0.3]]) > 0

@@ -45,6 +45,16 @@ def test_more_images_of_the_others_groups_do_not_hide_a_leak_nor_make_one():
     assert kstest(found, "uniform").pvalue > 0.01
 
 
+def test_a_patient_who_is_in_many_classes_counts_once():
+    rng, found = np.random.default_rng(3), []
+    for _ in range(300):
+        names, labels = np.repeat(np.arange(30), 8), np.tile(np.arange(8), 30)
+        scores = rng.standard_normal(30)[names] + rng.standard_normal(240) + 5 * labels
+        found.append(membership(scores, names < 10, labels, [f"g{name}" for name in names]))
+    assert (found[0].members, found[0].others) == (10, 20)
+    assert binomtest(sum(one.p_value < 0.05 for one in found), 300, 0.05).pvalue > 0.01
+
+
 def test_power_is_what_is_said():
     rng, bound = np.random.default_rng(2), detectable_auc(20, 40)
     shift = math.sqrt(2 * 1.09) * float(norm.ppf(bound))  # two normals of variance 1.09

@@ -117,3 +117,39 @@ def test_agreement_follows_the_planted_labels():
     found = class_agreement(shots, drawn, shots, ["a", "b"])
     assert found["synthetic"] == {"a": 1.0, "b": 0.0} and found["real"]["b"] == 1.0
     assert found["probabilities"][:10].min() > 0.5 > found["probabilities"][10:].max()
+
+
+def test_patients_who_have_cells_of_both_classes_leave_the_ceiling_as_it_is():
+    rng, shared, apart = np.random.default_rng(0), [], []
+    for _ in range(60):
+        of_patient = rng.normal(0, 1.0, (12, 8))
+        sets = []
+        for label, patients in ((0, np.arange(6)), (1, np.arange(6)), (1, np.arange(6, 12))):
+            groups = np.repeat(patients, 10)
+            features = of_patient[groups] + rng.normal(0.3 * label, 0.3, (60, 8))
+            sets.append(ImageSet(features, np.full(60, label), groups.astype(str)))
+        shared.append(Discrepancy(sets[0], sets[1]).value())
+        apart.append(Discrepancy(sets[0], sets[2]).value())
+    assert np.mean(shared) == pytest.approx(np.mean(apart), abs=3 * np.std(apart) / np.sqrt(60))
+    assert np.mean(np.array(shared) < 0) < 0.9
+
+
+def test_what_is_pooled_does_not_measure_how_many_of_each_class_were_drawn():
+    rng = np.random.default_rng(1)
+    real = joined(images(rng, 200, 0), images(rng, 20, 3, label=1))
+    drawn = joined(images(rng, 100, 0), images(rng, 100, 3, label=1))
+    found = quality(real, drawn, ["a", "b"], num_samples=20)
+    assert (found["pooled"]["num_real"], found["pooled"]["num_synthetic"]) == (220, 110)
+    assert abs(found["pooled"]["kid"]) < 0.1 * Discrepancy(real, drawn).value()
+    assert not found["classes"]["a"]["kid"] is None and found["classes"]["b"]["num_synthetic"] == 100
+
+
+def test_a_ceiling_of_nothing_is_said():
+    rng = np.random.default_rng(2)
+    real = joined(images(rng, 60, 0), images(rng, 60, 0, label=1))
+    found = quality(real, joined(images(rng, 60, 0), images(rng, 60, 0, label=1)), ["a", "b"], num_samples=20)
+    for name, numbers in found["classes"].items():
+        if numbers["ceiling"] <= 0:
+            assert numbers["ratio"] is None and any(
+                note.startswith(f"{name}: real images are as near") for note in found["notes"]
+            )

@@ -121,3 +121,24 @@ def test_a_difference_that_many_looks_explain_is_not_shown():
     difference = Difference(0.05, 0.01, 0.09, p_value=0.02)
     assert difference.sentence(0.02).startswith("Better by +0.050")
     assert difference.sentence(0.08).startswith("No difference shown: +0.050")
+
+
+def test_draws_on_the_same_test_images_say_nothing_more_of_the_patients():
+    (treatment, baseline), labels, groups = patients(np.random.default_rng(3), num_patients=8)
+    one = paired_bootstrap([treatment], [baseline], labels, groups)
+    five = paired_bootstrap([treatment] * 5, [baseline] * 5, labels, groups)
+    assert (five.low, five.high) == pytest.approx((one.low, one.high), abs=0.02)
+    elsewhere = [[f"{number}-{group}" for group in groups] for number in range(5)]  # five times as many patients
+    apart = paired_bootstrap([treatment] * 5, [baseline] * 5, labels, elsewhere)
+    assert apart.high - apart.low < 0.6 * (five.high - five.low)
+
+
+def test_a_clear_difference_among_many_comparisons_stays_shown():
+    (treatment, baseline), labels, groups = patients(np.random.default_rng(4), num_patients=60, effect=0.3)
+    few = paired_bootstrap([treatment], [baseline], labels, groups)
+    assert holm([few.p_value] * 175)[0] > 0.05
+    many = paired_bootstrap([treatment], [baseline], labels, groups, most_samples=80 * 175)
+    assert holm([many.p_value] * 175)[0] < 0.05
+    (treatment, baseline), labels, groups = patients(np.random.default_rng(4))
+    arms = [treatment], [baseline], labels, groups
+    assert paired_bootstrap(*arms, most_samples=4000) == paired_bootstrap(*arms)  # no more than are needed

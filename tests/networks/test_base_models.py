@@ -21,6 +21,17 @@ def test_the_embedded_model_loads_in_plain_diffusers():
     assert all(path.stat().st_size < 25e6 for path in folder.rglob("*"))
 
 
+@pytest.mark.parametrize("name", ["models/v1-5.safetensors", "v1-5.ckpt"])
+def test_a_single_file_is_refused_with_its_conversion_and_the_hub_is_not_asked(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *args, **kwargs: pytest.fail("asked"))
+    (tmp_path / "models").mkdir()
+    (tmp_path / name).touch()
+    words = rf"{name}' is a single file, .*from_single_file\('{name}'\)\.save_pretrained\('DIR'\).*--base_model DIR"
+    with pytest.raises(ValueError, match=words):
+        resolve_base_model(name)
+
+
 def test_what_is_no_base_is_refused_at_once(miniature, tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match="There is no base model 'nanno'.*neither one of \\['nano'\\]"):
         resolve_base_model("nanno")

@@ -61,6 +61,26 @@ def test_the_image_tower_is_open_clips_own(tiny_clip):
     torch.testing.assert_close(encoder(images), model.encode_image((images - encoder.mean) / encoder.std))
 
 
+def test_an_open_clip_model_may_have_a_tower_of_timm(tmp_path):
+    vision = {"timm_model_name": "test_vit", "timm_pool": "token", "timm_proj": "linear", "image_size": 32}
+    text = {"context_length": 77, "vocab_size": 49408, "width": 24, "heads": 2, "layers": 1}
+    write_json(tmp_path / "tiny-timm-clip.json", {"embed_dim": 24, "vision_cfg": vision, "text_cfg": text})
+    open_clip.add_model_config(tmp_path / "tiny-timm-clip.json")
+    model = open_clip.create_model("tiny-timm-clip").eval()
+    save_file(model.state_dict(), tmp_path / "open_clip_model.safetensors")
+    encoder = ImageEncoder("open_clip:tiny-timm-clip", checkpoint=str(tmp_path)).eval()
+    images = torch.rand(2, 3, 32, 32)
+    expected = model.encode_image((images - encoder.mean) / encoder.std)
+    torch.testing.assert_close(encoder(images), expected)
+    assert encoder.feature_size == expected.shape[1] == 24
+    with torch.device("meta"):
+        for name in ("convnext_tiny", "ViT-B-16-SigLIP"):
+            encoder = ImageEncoder(f"open_clip:{name}")
+            assert encoder(torch.empty(1, 3, 224, 224)).shape == (1, encoder.feature_size)
+        with pytest.raises(ValueError, match="tiny-timm-clip cannot take images of 40 pixels.*published with 32"):
+            ImageEncoder("open_clip:tiny-timm-clip", image_size=40)
+
+
 def test_a_frozen_encoder_stays_as_it_is():
     network = EncoderClassifier("test_resnet", 2, frozen=True).train()
     before = {key: value.clone() for key, value in network.encoder.state_dict().items()}

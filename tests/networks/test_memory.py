@@ -1,4 +1,3 @@
-import psutil
 import pytest
 import torch
 
@@ -23,14 +22,3 @@ def test_a_base_that_does_not_fit_is_refused_before_it_is_loaded(miniature, monk
     monkeypatch.setattr(LatentDiffusion, "_part", lambda *args: pytest.fail("loaded"))
     with pytest.raises(MemoryError, match=f"needs 0.0 GiB for its weights in .* but 0.0 GiB are free on cpu.*{advice}"):
         LatentDiffusion(str(miniature()), dtype=dtype)
-
-
-def test_a_container_has_less_than_its_machine(monkeypatch, tmp_path):
-    available = psutil.virtual_memory().available
-    monkeypatch.setattr(memory, "CGROUP", tmp_path)
-    assert memory.free_bytes(torch.device("cpu")) == pytest.approx(available, rel=0.2)
-    (tmp_path / "memory.max").write_text("5000\n")
-    (tmp_path / "memory.current").write_text("2000\n")
-    assert memory.free_bytes(torch.device("cpu")) == 3000
-    (tmp_path / "memory.max").write_text("max\n")
-    assert memory.free_bytes(torch.device("cpu")) > 3000

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from monai_synth.metrics import expected_calibration_error
-from monai_synth.report.collect import calibration_of
+from monai_synth.report.collect import calibration_of, comparison_of
+from monai_synth.utils import write_json
 
 
 def write(folder, seed, sharpness, names=("a", "b")):
@@ -39,3 +40,33 @@ def test_without_validation_images_or_with_more_classes_nothing_is_made_up(tmp_p
     write(tmp_path / "test", 0, 1.0, ("a", "b", "c"))
     found = calibration_of(tmp_path / "test", tmp_path / "val")
     assert found["temperature"] is found["ece_scaled"] is found["auroc_low"] is None and found["ece"] < 0.05
+
+
+def test_without_a_best_temperature_nothing_is_scaled(tmp_path):
+    write(tmp_path / "test", 0, 1.0)
+    (tmp_path / "val").mkdir()
+    (tmp_path / "val" / "predictions.csv").write_text("image,class_name,prob_a,prob_b\n1,a,0.9,0.1\n2,b,0.2,0.8\n")
+    found = calibration_of(tmp_path / "test", tmp_path / "val")
+    assert found["temperature"] is found["ece_scaled"] is found["brier_scaled"] is None and found["brier"] > 0
+
+
+def test_an_arm_is_compared_with_its_own_classifier_alone(tmp_path):
+    rng = np.random.default_rng(0)
+    arms = {("a", "none"): 0.5, ("a", "synthetic"): 0.9, ("b", "none"): 0.95, ("c", "synthetic"): 0.5}
+    for (classifier, mixing), skill in arms.items():
+        folder = tmp_path / "classifier" / f"{classifier}_{mixing}" / "evaluation"
+        folder.mkdir(parents=True)
+        truth = np.arange(200) % 2
+        said = np.where(rng.random(200) < skill, truth, 1 - truth)
+        with open(folder / "predictions.csv", "w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["image", "group", "class_name", "predicted", "prob_x", "prob_y"])
+            writer.writerows(
+                [index, index, "xy"[label], "xy"[answer], 1 - answer, answer]
+                for index, (label, answer) in enumerate(zip(truth, said))
+            )
+        numbers = {"accuracy": skill, "majority_share": 0.5}
+        write_json(folder / "metrics.json", {"classifier": classifier, "mixing": mixing, **numbers})
+    rows = comparison_of(tmp_path)
+    assert [(row["arm"], row["reference"]) for row in rows] == [("a_synthetic", "a_none")]
+    assert rows[0]["words"].startswith("Better by +0.")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from monai_synth.report import write_report
-from monai_synth.report.study import compare_arms, curves_of, write_study_report
+from monai_synth.report.study import compare_arms, curves_of, draw_distances, labels_of, write_study_report
 from monai_synth.report.study_files import read_predictions, read_results, rows_if_any
 from monai_synth.report.tables import text_table, write_rows
 from monai_synth.utils import write_json
@@ -85,6 +85,41 @@ def test_curves_keep_other_settings_apart():
     assert curves == {"x, classifier a": {5.0: [0.5], 7.0: [0.5]}, "x, classifier b": {5.0: [0.5], 7.0: [0.5]}}
 
 
+def test_curves_tell_numbers_of_images_apart_that_the_first_arm_does_not_have():
+    runs = [("real", "0", "0.5"), ("both", "50", "0.6"), ("both", "100", "0.7")]
+    rows = [
+        {"arm": arm, "shots": shots, "synthetic_per_class": number, "balanced_accuracy": accuracy}
+        for shots in ("5", "10")
+        for arm, number, accuracy in runs
+    ]
+    assert curves_of(rows, "shots") == {
+        "real": {5.0: [0.5], 10.0: [0.5]},
+        "both, synthetic_per_class 50": {5.0: [0.6], 10.0: [0.6]},
+        "both, synthetic_per_class 100": {5.0: [0.7], 10.0: [0.7]},
+    }
+
+
+@pytest.mark.parametrize("shots", [("5",), ("5", "10")], ids=["dots", "curves"])
+def test_distances_of_other_generators_are_no_draws_of_one(tmp_path, monkeypatch, shots):
+    rows = [
+        {"pool": f"{s}{fold}{rank}", "shots": s, "fold": fold, "rank": rank, "class_name": name, "kid": kid}
+        | {"floor": 0.001, "ceiling": 0.05, "ratio": 1.0}
+        for s in shots
+        for fold in "01"
+        for rank, kid in (("", 0.01), ("4", 0.03))
+        for name in ("benign", "malignant")
+    ]
+    write_rows(tmp_path / "distances.csv", rows)
+    assert draw_distances(tmp_path)[0].stat().st_size > 1000
+    drawn = {}
+    for name in ("draw_curves", "draw_distance_dots"):
+        monkeypatch.setattr(f"monai_synth.report.study.{name}", lambda values, *_: drawn.update(values))
+    draw_distances(tmp_path)
+    by_shots = {label: values if len(shots) > 1 else {5.0: values} for label, values in drawn.items()}
+    expected = {"benign": 10.0, "benign, rank 4": 30.0, "malignant": 10.0, "malignant, rank 4": 30.0}
+    assert by_shots == {label: {float(s): [kid, kid] for s in shots} for label, kid in expected.items()}
+
+
 def test_a_missing_study_is_said(tmp_path):
     with pytest.raises(FileNotFoundError, match="Run study.json first"):
         read_results(tmp_path)
@@ -102,6 +137,21 @@ def test_an_arms_own_settings_do_not_keep_it_from_its_reference(study):
     # but a setting of the grid does: every arm is compared at its own point
     doubled = [{**row, "rank": rank} for row in rows for rank in ("4", "8")]
     assert [(row["rank"], row["draws"]) for row in compare_arms(folder, doubled, "real")] == [("4", 6), ("8", 6)]
+
+
+def test_an_arm_with_another_classifier_than_the_grids_is_compared_with_each_of_them(study):
+    folder = study({"real": 0.6, "better": 0.85, "same": 0.6})
+    rows = [{**row, "classifier": name} for row in read_results(folder) for name in ("resnet18", "resnet50")]
+    rows = [row for row in rows if row["arm"] != "better" or row["classifier"] == "resnet18"]
+    rows = [{**row, "classifier": "probe"} if row["arm"] == "better" else row for row in rows]  # as an overlay does
+    compared = {(row["arm"], row["classifier"], row["against"]): row for row in compare_arms(folder, rows, "real")}
+    probe = [("better", "probe", f"classifier {name}") for name in ("resnet18", "resnet50")]
+    assert set(compared) == {*probe, ("same", "resnet18", ""), ("same", "resnet50", "")}
+    assert all(row["draws"] == 6 for row in compared.values())
+    assert labels_of(list(compared.values()))[:2] == [
+        "better, classifier probe, against classifier resnet18",
+        "better, classifier probe, against classifier resnet50",
+    ]
 
 
 def test_tables_that_must_be_there_are_missed_and_others_are_not(tmp_path):

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from monai_synth.utils import atomic_path, load_tensors, read_json, save_tensors, sha256_of, write_json, write_text
+from monai_synth.utils.tensors import save_state_dict
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
@@ -35,6 +36,14 @@ def test_a_reader_never_sees_a_part(tmp_path):
     assert seen <= {1, 5000}
 
 
+def test_files_get_the_usual_rights_and_no_writer_touches_those_of_the_process(tmp_path, monkeypatch):
+    """The umask is one for all threads: two that set it to read it could leave the process with none."""
+    (tmp_path / "usual.txt").touch()
+    monkeypatch.setattr(os, "umask", lambda mask: pytest.fail("the umask of the process was set"))
+    write_text(tmp_path / "own.txt", "all")
+    assert (tmp_path / "own.txt").stat().st_mode == (tmp_path / "usual.txt").stat().st_mode
+
+
 def test_states_come_back_as_they_were(tmp_path):
     shared = torch.arange(6.0).view(2, 3)
     plain = {"epoch": 3, "rate": 0.5, "none": None, "names": ["a", "b"], "flag": True}
@@ -60,3 +69,18 @@ def test_what_is_not_plain_is_not_stored(tmp_path):
 def test_the_hash_is_that_of_the_bytes(tmp_path):
     (tmp_path / "x").write_bytes(b"abc")
     assert sha256_of(tmp_path / "x") == hashlib.sha256(b"abc").hexdigest()
+
+
+class OnAGPU:
+    """A weight that lies elsewhere until it is asked to the CPU."""
+
+    def detach(self):
+        return self
+
+    def cpu(self):
+        return torch.arange(3.0)
+
+
+def test_weights_are_saved_from_the_cpu_so_that_a_machine_without_a_gpu_can_load_them(tmp_path):
+    save_state_dict(tmp_path / "model.pt", {"weight": OnAGPU()})
+    assert torch.equal(torch.load(tmp_path / "model.pt", weights_only=True)["weight"], torch.arange(3.0))

@@ -1,4 +1,6 @@
+import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -27,6 +29,33 @@ def test_a_second_run_is_refused_until_the_first_dies(tmp_path):
     hold_folder(folder)
     hold_folder(folder)  # the same process may ask again
     release_folder(folder)
+
+
+HOLD_WITH_CHILD = """
+import os, sys, time
+from monai_synth.utils import hold_folder
+hold_folder(sys.argv[1])
+if os.fork() == 0:  # as a process that reads images
+    print(os.getpid(), flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_a_lock_ends_with_its_process_though_a_process_that_it_forked_lives_on(tmp_path):
+    words = [sys.executable, "-c", HOLD_WITH_CHILD, str(tmp_path)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as other:
+        child = int(other.stdout.readline())
+        try:
+            with pytest.raises(RuntimeError, match="is being used by another run"):
+                hold_folder(tmp_path)
+            other.kill()
+            other.wait()
+            os.kill(child, 0)  # is there
+            hold_folder(tmp_path)
+        finally:
+            os.kill(child, signal.SIGKILL)
+    release_folder(tmp_path)
 
 
 PIPES = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}

@@ -126,6 +126,6 @@ def write_phantoms(
             name = f"{class_name}/{class_name}_{index:05d}.png"
             Image.fromarray((image.transpose(1, 2, 0) * 255 + 0.5).astype(np.uint8)).save(output_dir / name)
             rows.append((name, f"patient_{number:03d}"))
-    with open(output_dir / "groups.csv", "w", newline="") as file:
+    with open(output_dir / "groups.csv", "w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([("image", "group"), *rows])
     return output_dir

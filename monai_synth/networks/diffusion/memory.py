@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import psutil
 import torch
 
+from ...utils.memory import free_host_bytes
 from ..base_models import weight_files, weighted_parts
 
 GIB = 2**30
-CGROUP = Path("/sys/fs/cgroup")  # a container's own limit, version 2
 
 
 def check_memory(folder: Path, name: str, device: torch.device, dtype: torch.dtype, variant: str | None = None) -> None:
@@ -52,10 +51,4 @@ def count_weights(path: Path) -> int:
 
 def free_bytes(device: torch.device) -> int:
     """Bytes that are free on a device."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    free = psutil.virtual_memory().available
-    limit, used = CGROUP / "memory.max", CGROUP / "memory.current"
-    if limit.exists() and used.exists() and limit.read_text().strip().isdigit():
-        free = min(free, int(limit.read_text()) - int(used.read_text()))
-    return free
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_host_bytes()

@@ -118,6 +118,20 @@ class StableDiffusion(LatentDiffusion):
     def solvers(self) -> dict[str, tuple[Any, dict[str, Any]]]:
         return SOLVERS
 
+    def solver_options(self, name: str) -> tuple[Any, dict[str, Any]]:
+        """As for every family; diffusers' PNDM would draw by another noise schedule than one that ends in pure noise.
+
+        Raises:
+            ValueError: for a solver that the family does not have or that does not know the base's noise schedule.
+        """
+        if name == "pndm" and self.noise_scheduler.config.rescale_betas_zero_snr:
+            raise ValueError(
+                f"scheduler is 'pndm', which does not know a noise schedule that ends in pure noise, as that of "
+                f"{self.base_model!r} does (rescale_betas_zero_snr). Choose one of "
+                f"{', '.join(other for other in SOLVERS if other != name)}."
+            )
+        return super().solver_options(name)
+
     def solver_timesteps(self, name: str, num_steps: int) -> list[int] | None:
         if name != "dpmsolver++":
             return None
