@@ -21,6 +21,7 @@ from ..utils.processes import is_first, wait_for_all
 from .stages import required_workflow
 
 logger = logging.getLogger(__name__)
+METHOD = 2  # counted up when numbers of earlier versions can no longer stand beside those of today
 
 
 def image_set(store: FeatureStore, records: Sequence[Record], class_names: Sequence[str]) -> ImageSet:
@@ -70,6 +71,7 @@ def assess(store: FeatureStore, records: Sequence[Record]) -> dict[str, Any]:
     found["notes"] = [*notes, *found["notes"]]
     content = {
         "encoder": {"name": parser.get_parsed_content("encoder"), "fingerprint": store.encoder},
+        "method": METHOD,
         "reference_roles": list(roles),
         **found,
         "agreement": agreement,

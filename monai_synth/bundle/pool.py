@@ -29,10 +29,12 @@ def check_drawn(workflow: ConfigWorkflow, folder: Path) -> None:
     Raises:
         ValueError: names an image and both adapters.
     """
-    scope, adapter_dir = (workflow.parser.get_parsed_content(key) for key in ("adapter_scope", "adapter_dir"))
+    get = workflow.parser.get_parsed_content
 
     def adapter_for(class_name: str) -> Path | None:
-        return {"none": None, "dataset": Path(adapter_dir), "class": Path(adapter_dir) / class_name}[scope]
+        if get("adapter_scope") == "class":
+            return Path(get("adapter_dir")) / class_name
+        return None if get("adapter") is None else Path(get("adapter"))
 
     compare_drawn(folder, adapter_for)
 

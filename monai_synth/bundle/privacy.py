@@ -235,7 +235,8 @@ def adapter_channel(
         "null_control": null.as_dict(),
         "epsilon_lower_bound": epsilon_lower_bound(*group_scores(base - adapted, is_member, labels, groups)),
     }
-    either_way = 2 * min(null.p_value, 1 - null.p_value)  # shots that are harder for the base have more to gain
+    harder = membership(base, is_member, labels, groups)  # shots that are harder for the base have more to gain
+    either_way = min(1.0, 2 * min(null.p_value, harder.p_value))
     if either_way < 0.01:
         words = (
             f"The base alone, which has seen none of them, tells the shots from the holdout (AUC {null.auc:.2f}, p "

@@ -95,6 +95,14 @@ def overlaid(config: Any, own_file: Path) -> dict[str, Any]:
     }
 
 
+def changed_parts(value: Any, own: Any) -> Any:
+    """What of a component differs from that of the bundle's file: of dictionaries the keys that do, to any depth."""
+    if not (isinstance(value, dict) and isinstance(own, dict)):
+        return value
+    parts = {key: changed_parts(item, own.get(key)) for key, item in value.items() if item != own.get(key)}
+    return parts | {key: None for key in own if key not in value}
+
+
 def digest(value: Any) -> str:
     """The SHA-256 of a config value, 64 hexadecimal digits."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()

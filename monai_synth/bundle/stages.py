@@ -21,7 +21,7 @@ from .errors import speak_plainly
 from .machine import use_device, use_threads
 from .nesting import CONFIGS, forwarded, nested_workflow
 from .pool import check_drawn
-from .session import check_keys, digest, overlaid, plain_settings, running_workflow
+from .session import changed_parts, check_keys, digest, overlaid, plain_settings, running_workflow
 from .stage_record import Stage
 
 logger = logging.getLogger(__name__)
@@ -57,8 +57,11 @@ def stage_of(workflow: ConfigWorkflow, name: str, folder: Path) -> Stage:
     if name in CONFIGS:
         own_file = workflow.config_root_path / f"{name}.json"
         settings = forwarded(config, ConfigParser.load_config_file(own_file)) if own_file.is_file() else settings
-        replaced = overlaid(config, own_file)
-        settings |= {key: digest(value) for key, value in replaced.items() if key != "device"}
+        replaced, own = overlaid(config, own_file), (
+            ConfigParser.load_config_file(own_file) if own_file.is_file() else {}
+        )
+        parts = {key: changed_parts(value, own.get(key)) for key, value in replaced.items() if key != "device"}
+        settings |= {key: digest(value) for key, value in parts.items()}
     if name == "train_diffusion":  # they draw its sample grids and leave the adapter as it is
         settings = {key: value for key, value in settings.items() if key not in OF_SAMPLES}
     if name == "generate" and settings["adapter_scope"] == "none":  # nothing is fine-tuned for it

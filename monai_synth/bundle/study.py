@@ -22,14 +22,16 @@ from ..report.study import NUMBERS, VALIDATION
 from ..report.tables import write_rows
 from ..utils.io import read_json
 from ..utils.lock import release_folder
+from .assessment import METHOD
 from .controls import arms_of_study
 from .nesting import nested_workflow
 from .preparation import prepare_data
+from .provenance import check_judges
 from .session import digest, known_keys, plain_settings
 from .settings import check_settings
 from .stage_record import Stage
 from .stages import FOLDERS, OF_SAMPLES, execute, is_complete, required_workflow, stage_of
-from .study_plan import WITHOUT_SYNTHETIC, Cell, overlay_path, plan, pool_name
+from .study_plan import WITHOUT_SYNTHETIC, Cell, overlay_path, plan, pool_name, top_key
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +78,7 @@ def overlay_root(workflow: ConfigWorkflow) -> Path:
 
 
 def is_up_to_date(quality: Mapping[str, Any], parser: ConfigParser) -> bool:
-    """Whether a pool was judged by the encoder of today, and all of its images.
+    """Whether a pool was judged by the encoder and the method of today, and all of its images.
 
     Args:
         quality: content of its quality.json.
@@ -85,7 +87,8 @@ def is_up_to_date(quality: Mapping[str, Any], parser: ConfigParser) -> bool:
     drawn = load_datalist(Path(parser.get_parsed_content("synthetic_dir")) / "datalist.json")
     judged = sum(numbers["num_synthetic"] for numbers in quality["classes"].values())
     own = encoder_fingerprint(parser.get_parsed_content("encoder"))
-    return bool(quality["encoder"]["fingerprint"] == own and judged == len(drawn))
+    same = quality["encoder"]["fingerprint"] == own and quality.get("method") == METHOD
+    return bool(same and judged == len(drawn))
 
 
 class _Runs:
@@ -131,7 +134,7 @@ class _Runs:
         folders = {"output_dir": pool, "arm_dir": arm_dir, "evaluation_dir": arm_dir / "evaluation"}
         # nobody looks at the sample grids of a hundred fine-tunings, which take as long as these themselves
         quiet = {"baseline": "", "sample_every": 0}
-        settings = {**quiet, **cell.components, **cell.settings, **{key: str(value) for key, value in folders.items()}}
+        settings = {**quiet, **cell.own, **cell.settings, **{key: str(value) for key, value in folders.items()}}
         if self.synthetic_of(cell):
             settings["synthetic_per_class"] = self.synthetic_of(cell)
             settings["images_per_class"] = self.pools[self.pool_of(cell)]
@@ -162,12 +165,13 @@ class _Runs:
         Settings of runs that differ in seed or fold alone are checked once.
 
         Raises:
-            ValueError: for a setting that cannot be, or a class with too few images for the shots; names them.
+            ValueError: for a setting that cannot be, a class with too few images for the shots, or synthetic images
+                made of real ones that judge; names them.
         """
         known = known_keys(self.workflow.config_root_path)
         seen = set()
         for cell in self.cells:
-            unknown = sorted({*cell.settings, *cell.components} - known)
+            unknown = sorted({top_key(key) for key in (*cell.settings, *cell.components)} - known)
             if unknown:
                 raise ValueError(
                     f"The arm {cell.arm!r}, its overlay or the grid sets {unknown}, which no config of the bundle has."
@@ -176,8 +180,14 @@ class _Runs:
             if kind not in seen:
                 seen.add(kind)
                 check_settings(self.nested(cell))
-        for cell in {self.pool_of(cell): cell for cell in self.cells}.values():
-            prepare_data(self.nested(cell))
+        for pool in self.pools:
+            members = [cell for cell in self.cells if self.pool_of(cell) == pool]
+            if all(is_complete(self.folder / pool / "classifier" / cell.name) for cell in members):
+                continue  # nothing is left to do that the data set is needed for
+            prepare_data(self.nested(members[0]))
+            for cell in members:
+                if self.synthetic_of(cell) and "synthetic_datalist" in cell.settings:
+                    check_judges(self.nested(cell))
 
     def drawing(self) -> dict[str, Cell]:
         """A run of each pool that has synthetic images, by the pool's name."""

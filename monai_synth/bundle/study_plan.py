@@ -24,19 +24,21 @@ class Cell:
         arm: its name.
         settings: of `train.json`: those of the grid's point, over them the overlays', over them the arm's own.
         overlays: paths of YAML files that are laid over `train.json`.
-        components: what else the overlays put in the place of top-level keys, such as `network_def`.
+        components: what else the overlays and the arm set, such as `network_def` or `prompts::colon_n`.
+        own: those that the arm itself or the grid sets, which are laid over the overlays.
     """
 
     arm: str
     settings: dict[str, Any]
     overlays: tuple[str, ...] = ()
     components: dict[str, Any] = field(default_factory=dict)
+    own: dict[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
         """Name of its folder: the arm's, and a digest of what else it is."""
         slug = re.sub(r"[^A-Za-z0-9]+", "_", self.arm).strip("_")
-        return f"{slug}_{digest([self.settings, self.overlays])[:8]}"
+        return f"{slug}_{digest([self.settings, self.overlays, *([self.own] if self.own else [])])[:8]}"
 
 
 def plan(grid: Mapping[str, Sequence[Any]], arms: Mapping[str, Mapping[str, Any]], root: Path) -> list[Cell]:
@@ -65,14 +67,15 @@ def plan(grid: Mapping[str, Sequence[Any]], arms: Mapping[str, Mapping[str, Any]
             overlays = overlays_of[name]
             merged = {**dict(zip(grid, values)), **laid[name], **arm}
             merged.pop("overlay", None)
-            settings = {key: value for key, value in merged.items() if is_plain(value)}
-            components = {key: value for key, value in merged.items() if not is_plain(value)}
+            settings = {key: value for key, value in merged.items() if is_plain(value) and top_key(key) == key}
+            components = {key: value for key, value in merged.items() if key not in settings}
+            own = {key: value for key, value in components.items() if key in arm or key not in laid[name]}
             if settings.get("mixing") in WITHOUT_SYNTHETIC:
                 settings.pop("synthetic_per_class", None)
             elif settings.get("synthetic_per_class") == 0:
                 continue
-            cell = Cell(name, settings, overlays, components)
-            cells.setdefault(digest([name, settings, overlays]), cell)
+            cell = Cell(name, settings, overlays, components, own)
+            cells.setdefault(digest([name, settings, overlays, own]), cell)
     if not cells:
         raise ValueError(f"The study has nothing to run: grid {dict(grid)}, arms {dict(arms)}.")
     return list(cells.values())
@@ -83,10 +86,15 @@ def _as_tuple(overlay: str | Sequence[str]) -> tuple[str, ...]:
 
 
 def _overlaid_keys(overlays: Sequence[str], root: Path) -> dict[str, Any]:
-    """What overlays put in the place of whole top-level keys; `train::dataset` is a part of one."""
+    """What overlays put in the place of top-level keys, and of parts of them, such as `prompts::colon_n`."""
     contents = [ConfigParser.load_config_file(overlay_path(path, root)) for path in overlays]
     merged = {key: value for content in contents for key, value in content.items()}
-    return {key: value for key, value in merged.items() if key not in RESERVED and "::" not in key and "#" not in key}
+    return {key: value for key, value in merged.items() if top_key(key) not in RESERVED}
+
+
+def top_key(key: str) -> str:
+    """The top-level key that a key of an overlay is or is a part of."""
+    return re.split("::|#", key.lstrip("+"))[0]
 
 
 def overlay_path(path: str, root: Path) -> Path:
@@ -109,6 +117,6 @@ def pool_name(settings: Mapping[str, Any], generator_keys: set[str]) -> str:
         settings: of the run.
         generator_keys: the settings that decide split, adapter and images.
     """
-    deciding = {key: value for key, value in sorted(settings.items()) if key in generator_keys}
+    deciding = {key: value for key, value in sorted(settings.items()) if top_key(key) in generator_keys}
     words = [f"{key}{deciding.pop(key)}" for key in ("fold", "shots", "seed") if key in deciding]
     return "_".join([*words, *([digest(deciding)[:8]] if deciding else [])]) or "all"

@@ -21,7 +21,9 @@ def audited(drawn: Sequence[Record], adapter_dir: PathLike) -> dict[str, str]:
         drawn: records of the synthetic images.
         adapter_dir: folder of the run's adapter, or of one for each class.
     """
-    weights = sorted(Path(adapter_dir).rglob("pytorch_lora_weights.safetensors"))
+    from ..networks.adapter_files import ADAPTER_FILE
+
+    weights = sorted(Path(adapter_dir).rglob(ADAPTER_FILE))
     hashes = {
         "images": sorted(record["sha256"] for record in drawn),
         "adapter": [sha256_of(path) for path in weights],

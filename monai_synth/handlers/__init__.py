@@ -2,7 +2,7 @@
 
 from .adapter_average import AdapterAverage
 from .adapter_saver import AdapterSaver
-from .best_model import BestModelSaver
+from .best_model import BestModelSaver, no_worse
 from .epoch_seed import EpochSeed
 from .feature_saver import FeatureSaver
 from .gradient_average import GradientAverage
@@ -32,5 +32,6 @@ __all__ = [
     "StepSchedule",
     "StopOnNonFiniteLoss",
     "TrainingState",
+    "no_worse",
     "write_synthetic_datalist",
 ]

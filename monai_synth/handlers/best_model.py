@@ -13,6 +13,15 @@ from ..utils.processes import is_first
 from ..utils.tensors import save_state_dict
 
 
+def no_worse(current: float, best: float) -> bool:
+    """Of equally good epochs the last one is kept, which was trained longest and at the lowest rate.
+
+    It is the `metric_cmp_fn` of MONAI's evaluators, whose own keeps the first: with a handful of validation images many
+    epochs are equal.
+    """
+    return current >= best
+
+
 class BestModelSaver:
     """Writes a network's weights whenever an evaluator has found a new best key metric, whole or not at all.
 

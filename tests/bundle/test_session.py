@@ -7,7 +7,7 @@ from monai.bundle import ConfigWorkflow
 
 from monai_synth.bundle import errors
 from monai_synth.bundle.errors import raised_by_us, root_cause
-from monai_synth.bundle.session import bundle_root, check_kept, check_keys, is_plain, plain_settings
+from monai_synth.bundle.session import bundle_root, changed_parts, check_kept, check_keys, is_plain, plain_settings
 from monai_synth.utils import read_json, write_json
 
 
@@ -87,3 +87,13 @@ def test_a_gpu_that_is_too_small_is_told_what_to_lower(capsys):
         errors._say(RuntimeError, error, error.__traceback__)
     said = capsys.readouterr().err
     assert said.startswith("\nError: CUDA out of memory. Tried to allocate 2 GiB. Of a classifier's training lower --b")
+
+
+def test_only_the_parts_of_a_component_that_an_overlay_changes_count():
+    own = {"dataset": {"_target_": "A", "size": 1}, "trainer": {"_target_": "B"}}
+    changed = {"dataset": {"_target_": "A", "size": 2}, "trainer": {"_target_": "B"}}
+    assert changed_parts(changed, own) == {"dataset": {"size": 2}}
+    later = {key: {**value, "added": 0} for key, value in own.items()}  # the bundle of another version
+    assert changed_parts({**later, "dataset": {**later["dataset"], "size": 2}}, later) == {"dataset": {"size": 2}}
+    assert changed_parts({"trainer": {}}, own) == {"trainer": {"_target_": None}, "dataset": None}
+    assert changed_parts([1], own) == [1]

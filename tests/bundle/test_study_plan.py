@@ -29,7 +29,8 @@ def test_a_later_overlay_comes_before_an_earlier_one(tmp_path):
         (tmp_path / name).write_text(f"rank: {rank}\nmixing: none\ntrain::random_transforms: []\n")
     overlays = ["first.yaml", "second.yaml"]
     (cell,) = plan({"synthetic_per_class": [5, 6]}, {"wide": {"overlay": overlays}}, tmp_path)
-    assert cell.settings == {"rank": 8, "mixing": "none"} and not cell.components
+    assert cell.settings == {"rank": 8, "mixing": "none"} and not cell.own  # what is the overlays' is laid with them
+    assert cell.components == {"train::random_transforms": []}
 
 
 def test_a_missing_overlay_is_named_with_the_places_searched(tmp_path):
@@ -54,3 +55,13 @@ def test_runs_share_what_does_not_depend_on_the_classifier():
     assert first == pool_name({"shots": 5, "seed": 1, "classifier": "b", "mixing": "synthetic"}, keys) == "shots5_seed1"
     assert pool_name({"shots": 5, "seed": 1, "rank": 8}, keys).startswith("shots5_seed1_")
     assert pool_name({"classifier": "a"}, keys) == "all"
+    assert pool_name({"prompts::benign": "x"}, {"prompts"}) != pool_name({}, {"prompts"}) == "all"
+
+
+def test_parts_of_components_that_grid_and_arm_set_are_laid_over_the_overlays():
+    part, own = "train::sampler::real_share", {"network_def::neighbors": 5}
+    overlay = {"overlay": "configs/classifiers/knn_probe_nano.yaml", **own}
+    cells = plan({part: [0.25, 0.75]}, {"few": {"mixing": "none", **overlay}}, ROOT)
+    assert [cell.own for cell in cells] == [{part: share, **own} for share in (0.25, 0.75)]
+    assert "network_def" in cells[0].components and part not in cells[0].settings
+    assert len({cell.name for cell in cells}) == 2

@@ -95,6 +95,18 @@ def test_the_base_alone_draws_without_any_training(settings, tmp_path):
     assert "there is nothing to fine-tune. Run generate.json" in root_message(error)
 
 
+def test_an_adapter_from_elsewhere_goes_on_and_what_it_has_learned_is_not_known(settings, tmp_path):
+    run("train_diffusion", settings)
+    elsewhere = {**settings, "output_dir": str(tmp_path / "elsewhere"), "adapter_scope": "none", "fold": 2}
+    given = {**elsewhere, "adapter": str(Path(settings["output_dir"]) / "adapter")}
+    run("generate", given)
+    run("generate", given, images_per_class=settings["images_per_class"] + 1)  # the same adapter: nothing is refused
+    drawn = tmp_path / "elsewhere" / "synthetic"
+    assert not (drawn / "fitted_on.json").exists() and (drawn / "datalist.json").is_file()
+    run("train", elsewhere, output_dir=str(tmp_path / "other"), synthetic_datalist=str(drawn / "datalist.json"))
+    assert "adapters from elsewhere" in (tmp_path / "other" / "results.txt").read_text()
+
+
 def test_what_only_the_fine_tuning_depends_on_is_known_by_its_name():
     assert set(OF_FINE_TUNING) <= read_json(CONFIGS / "generate.json").keys()
     assert set(OF_FINE_TUNING) <= read_json(CONFIGS / "train_diffusion.json").keys()
