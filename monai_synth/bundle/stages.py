@@ -91,7 +91,7 @@ def stage_of(workflow: ConfigWorkflow, name: str, folder: Path) -> Stage:
 FOLDERS = {"prior": "prior", "train_diffusion": "adapter", "generate": "synthetic", "filter": "filter_{filter}"}
 OF_SAMPLES = ("guidance_scale", "guidance_interval", "num_inference_steps", "scheduler", "few_step_adapter")
 # In place of the settings for an adapter of few steps where none draws, as the sampler of train_diffusion.json has it.
-WITHOUT_FEW_STEPS: dict[str, Any] = {"num_inference_steps": 20, "guidance_scale": 2.0, "scheduler": "dpmsolver++"}
+WITHOUT_FEW_STEPS: dict[str, Any] = {"num_inference_steps": 20, "guidance_scale": 1.5, "scheduler": "dpmsolver++"}
 OF_FINE_TUNING = (
     *("rank", "lora_targets", "lora_alpha", "lora_dropout", "lora_init", "use_dora", "use_rslora"),
     *("train_text_encoder", "max_steps", "adapter_batch_size", "adapter_learning_rate", "accumulate_steps"),

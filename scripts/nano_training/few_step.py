@@ -18,8 +18,8 @@ from .loop import train, trained
 from .phantoms import Phantoms
 
 logger = logging.getLogger(__name__)
-RANK = 12  # in half precision, so that all assets stay under 60 MB
-GUIDANCE, INTERVAL = 2.0, (0.28, 5.42)  # what the adapter learns to do without: the defaults of generate.json
+RANK = 10  # in half precision, so that all assets stay under 60 MB
+GUIDANCE, INTERVAL = 1.5, (0.28, 5.42)  # what the adapter learns to do without: the defaults of generate.json
 STEPS = 4  # in which images are drawn
 TEACHER_STEPS = 10  # of the base for each of them
 
