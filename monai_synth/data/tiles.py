@@ -307,8 +307,9 @@ def _region_reader(reader: Any, wsi: Any, level: int, slide: Path) -> Any:
     """A function that reads a square of a level, (size, size, 3) of 8 bits."""
     ratio = reader.get_downsample_ratio(wsi, level)
     if reader.backend != "tifffile":
+        mode = "RGBA" if reader.backend == "openslide" else "RGB"  # OpenSlide's alpha says what was not scanned
         return lambda top, left, size: _pixels(
-            reader.get_data(wsi, (round(top * ratio), round(left * ratio)), (size, size), level)[0]
+            reader.get_data(wsi, (round(top * ratio), round(left * ratio)), (size, size), level, mode=mode)[0]
         )
     height, width = reader.get_size(wsi, level)  # tifffile reads a whole level for every square, so once for all
     if height * width > 2_000_000_000:
@@ -321,4 +322,9 @@ def _region_reader(reader: Any, wsi: Any, level: int, slide: Path) -> Any:
 
 
 def _pixels(data: Any) -> np.ndarray:
-    return np.asarray(data, dtype=np.uint8).transpose(1, 2, 0)
+    """Pixels of shape (H, W, 3) and 8 bits from (3, H, W), or from (4, H, W) with its transparent parts on white."""
+    pixels = np.asarray(data, dtype=np.uint8).transpose(1, 2, 0)
+    if pixels.shape[2] == 3:
+        return pixels
+    alpha = pixels[..., 3:] / 255
+    return np.round(pixels[..., :3] * alpha + 255 * (1 - alpha)).astype(np.uint8)
