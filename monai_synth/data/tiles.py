@@ -239,6 +239,8 @@ def tiles_of(
     ratio = reader.get_downsample_ratio(wsi, level)
     height, width = reader.get_size(wsi, level)
     read = _region_reader(reader, wsi, level, slide)
+    if reader.backend == "openslide" and not isinstance(regions, str):
+        regions = _on_whole_slide(regions, wsi.properties)
     for class_name, corners in places_of(regions, height, width, ratio, plan).items():
         taken = 0
         for top, left in corners:
@@ -249,6 +251,17 @@ def tiles_of(
             taken += 1
             if taken == plan.max_per_class:
                 break
+
+
+def _on_whole_slide(
+    regions: Mapping[str, Sequence[Polygon]], properties: Mapping[str, str]
+) -> dict[str, list[Polygon]]:
+    """Regions in OpenSlide's pixels: QuPath counts from the corner of the scanned area, where a slide notes one."""
+    left, top = (float(properties.get(f"openslide.bounds-{axis}", 0)) for axis in "xy")
+    return {
+        name: [[[(x + left, y + top) for x, y in ring] for ring in polygon] for polygon in polygons]
+        for name, polygons in regions.items()
+    }
 
 
 def places_of(

@@ -119,9 +119,10 @@ class ScannedInParts:
         return Image.fromarray(pixels[top : top + size[1], left : left + size[0]])
 
 
-def scanned_in_parts(monkeypatch):
-    reader = build_reader("openslide")
-    monkeypatch.setattr(reader, "read", lambda path: ScannedInParts())
+def scanned_in_parts(monkeypatch, **properties):
+    reader, slide = build_reader("openslide"), ScannedInParts()
+    slide.properties = {f"openslide.{name}": value for name, value in properties.items()}
+    monkeypatch.setattr(reader, "read", lambda path: slide)
     return reader
 
 
@@ -131,6 +132,14 @@ def test_what_was_not_scanned_is_white_and_no_tissue(tmp_path, monkeypatch):
     assert sorted(name for _, name, _ in found) == ["128_0", "128_64", "192_0", "192_64"]
     half = next(tiles_of(tmp_path / "one.mrxs", "a", reader, TilePlan(size=128, step=64, min_tissue=0.4)))
     assert half[1] == "64_0" and (half[2][:, :64] == 255).all() and (half[2][:, 64:] == [150, 60, 150]).all()
+
+
+def test_regions_of_qupath_begin_at_the_corner_of_what_was_scanned(tmp_path, monkeypatch):
+    regions = {"a": [[[(0, 0), (64, 0), (64, 64), (0, 64)]]]}
+    for bounds, expected in (({"bounds-x": "128", "bounds-y": "64"}, ["128_64"]), ({}, [])):
+        reader = scanned_in_parts(monkeypatch, **bounds)
+        found = tiles_of(tmp_path / "one.mrxs", regions, reader, TilePlan(size=64))
+        assert [name for _, name, _ in found] == expected
 
 
 def test_bad_slides_are_told(slides, tmp_path, capsys):
