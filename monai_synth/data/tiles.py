@@ -22,7 +22,7 @@ from PIL import Image, ImageDraw
 from tqdm import tqdm
 
 from ..transforms.macenko import tissue_share
-from ..utils.io import write_json
+from ..utils.io import check_folder_names, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -138,14 +138,20 @@ def find_slides(source: Path) -> list[Path]:
 
 
 def read_labels(path: Path) -> dict[str, str]:
-    """Class of whole slides by name, from a CSV with the columns slide and class_name; empty when there is none."""
+    """Class of whole slides by name, from a CSV with the columns slide and class_name; empty when there is none.
+
+    Raises:
+        ValueError: when a column is missing, or a class cannot be the name of a folder.
+    """
     if not path.is_file():
         return {}
     with open(path, newline="", encoding="utf-8-sig") as file:
         rows = list(csv.DictReader(file))
     if not rows or not {"slide", "class_name"} <= set(rows[0]):
         raise ValueError(f"{path} needs the columns slide and class_name, found {sorted(rows[0]) if rows else []}.")
-    return {Path(row["slide"]).stem: row["class_name"] for row in rows}
+    labels = {Path(row["slide"].strip()).stem: (row["class_name"] or "").strip() for row in rows}
+    check_folder_names(labels.values(), path)
+    return labels
 
 
 def regions_of(slide: Path, labels: Mapping[str, str]) -> dict[str, list[Polygon]] | str:
@@ -153,7 +159,7 @@ def regions_of(slide: Path, labels: Mapping[str, str]) -> dict[str, list[Polygon
 
     Raises:
         FileNotFoundError: when nobody has said anything of the slide.
-        ValueError: for a file that is no GeoJSON with classes.
+        ValueError: for a file that is no GeoJSON with classes, or a class that cannot be the name of a folder.
     """
     path = slide.with_suffix(".geojson")
     if not path.is_file():
@@ -175,6 +181,7 @@ def regions_of(slide: Path, labels: Mapping[str, str]) -> dict[str, list[Polygon
             f"{path} is not what QuPath exports: every feature needs a polygon and properties.classification.name "
             f"({type(error).__name__}: {error})."
         ) from error
+    check_folder_names(regions, path)
     if not regions:
         raise ValueError(
             f"{path} has no region. Annotate the slide, or remove the file and name its class in {LABELS}."

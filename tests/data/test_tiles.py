@@ -142,6 +142,20 @@ def test_regions_of_qupath_begin_at_the_corner_of_what_was_scanned(tmp_path, mon
         assert [name for _, name, _ in found] == expected
 
 
+def test_cells_of_classes_are_stripped_and_no_class_leaves_the_folder(slides, tmp_path):
+    (slides / "slides.csv").write_text("slide,class_name\none.tif , a \ntwo,a\n")
+    assert set(cut_tiles(slides, tmp_path / "out", TilePlan(size=64), "tifffile")) == {"a"}
+    for name in ("../up", "AML/M2", "..", ""):
+        (slides / "slides.csv").write_text(f"slide,class_name\none.tif,{name}\ntwo,a\n")
+        with pytest.raises(ValueError, match="slides.csv has the class names .*cannot be names of folders. Rename"):
+            cut_tiles(slides, tmp_path / "no", TilePlan(size=64), "tifffile")
+    annotate(slides / "one.tif", **{"../up": (0, 0, 128, 384)})
+    (slides / "slides.csv").write_text("slide,class_name\ntwo,a\n")
+    with pytest.raises(ValueError, match=r"one.geojson has the class names \['../up'\]"):
+        cut_tiles(slides, tmp_path / "no", TilePlan(size=64), "tifffile")
+    assert not (tmp_path / "no").exists() and not (tmp_path / "up").exists()
+
+
 def test_bad_slides_are_told(slides, tmp_path, capsys):
     out = tmp_path / "out"
     with pytest.raises(FileNotFoundError, match="one.tif has no class: there is no one.geojson"):
