@@ -48,7 +48,7 @@ def scan(
         annotations: table below the folder with the class of each image.
 
     Returns:
-        Records {image, label, class_name, group, origin, sha256}, sorted by path, and the class names.
+        Records {image, label, class_name, group, origin, sha256, pixels}, sorted by path, and the class names.
 
     Raises:
         ValueError: lists what is wrong with the data set.
@@ -169,6 +169,7 @@ def _records(
             "group": group or relative,
             "origin": "real",
             "sha256": file_hash,
+            "pixels": pixel_hash,
         }
         by_pixels[pixel_hash].append(record)
         records.append(record)
