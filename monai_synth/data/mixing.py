@@ -36,8 +36,8 @@ class RealSyntheticDataset(Dataset):
         transform: applied to each record, as in `monai.data.Dataset`.
 
     Raises:
-        ValueError: for an unknown policy, a record on the wrong side of the wall, too few synthetic images, or a
-            `real_weight` of images that are never drawn.
+        ValueError: for an unknown policy, a record on the wrong side of the wall, a synthetic class that the real
+            images lack, too few synthetic images, or a `real_weight` of images that are never drawn.
 
     Reference:
         Kim et al., "DataDream: Few-shot Guided Dataset Generation", 2024, equation 4, for the weighted loss.
@@ -65,6 +65,8 @@ class RealSyntheticDataset(Dataset):
         if real_weight is not None and not 0 <= real_weight <= 1:
             raise ValueError(f"real_weight is {real_weight}; it must lie between 0 and 1.")
         _check_sides(real, synthetic)
+        if mixing != "none":
+            synthetic = relabeled(real, synthetic)
         kept = [] if mixing == "synthetic" else list(real)
         drawn: list[Record] = []
         if mixing == "fill-up":
@@ -88,6 +90,26 @@ def _check_sides(real: Sequence[Record], synthetic: Sequence[Record]) -> None:
                 f"{record['image']} has origin {record.get('origin')!r} and role {record.get('role')!r}, "
                 "but is named among the synthetic training images."
             )
+
+
+def relabeled(real: Sequence[Record], synthetic: Sequence[Record]) -> list[Record]:
+    """Synthetic records with the label that real ones of their class have: another run may count its classes otherwise.
+
+    Without real records they keep their own.
+
+    Raises:
+        ValueError: when a synthetic class is none of the real ones; names both lists.
+    """
+    if not real:
+        return list(synthetic)
+    labels = {record["class_name"]: record["label"] for record in real}
+    names = {record["class_name"] for record in synthetic}
+    if not names <= set(labels):
+        raise ValueError(
+            f"The synthetic images are of the classes {sorted(names)}, but the real ones of {sorted(labels)}. Name a "
+            "--synthetic_datalist of these classes alone, or name the real classes as it does (--class_map)."
+        )
+    return [{**record, "label": labels[record["class_name"]]} for record in synthetic]
 
 
 def choose_synthetic(real: Sequence[Record], synthetic: Sequence[Record], per_class: int | None) -> list[Record]:

@@ -108,6 +108,21 @@ def test_none_takes_as_many_as_the_scarcest_class_has():
     assert count(RealSyntheticDataset(REAL, uneven))[("synthetic", "a")] == 7
 
 
+@pytest.mark.parametrize("mixing", ["synthetic", "real+synthetic", "fill-up"])
+def test_images_of_a_run_that_counts_its_classes_otherwise_get_the_labels_of_the_real_ones(mixing):
+    real = [*REAL[:5], *REAL[5:7]]
+    found = RealSyntheticDataset(real, records("synthetic", 40, ("b", "a")), mixing).data
+    drawn = [record for record in found if record["origin"] == "synthetic"]
+    assert drawn and all(record["label"] == "ab".index(record["class_name"]) for record in drawn)
+
+
+def test_a_synthetic_class_that_no_real_image_has_is_told():
+    other = records("synthetic", 40, ("b", "c"))
+    with pytest.raises(ValueError, match=r"of the classes \['b', 'c'\], but the real ones of \['a', 'b'\]. Name a"):
+        RealSyntheticDataset(REAL, other)
+    assert len(RealSyntheticDataset(REAL, other, "none")) == 10
+
+
 def test_the_transform_is_applied():
     dataset = RealSyntheticDataset(REAL, mixing="none", transform=lambda record: record["label"])
     assert [dataset[0], dataset[9]] == [0, 1]
