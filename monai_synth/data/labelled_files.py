@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -74,7 +74,12 @@ def labelled_files(
         files = list(_of_datalist(source, findings))
     if class_map is not None:
         files = _mapped(files, class_map, source, findings)
-    files = [file for file in files if class_names is None or file.class_name in class_names]
+    if class_names is not None:
+        left = Counter(file.class_name for file in files if file.class_name not in class_names)
+        for name, count in sorted(left.items()):
+            message = f"is not in class_names, {list(class_names)}: its {count} images are left out."
+            findings.append(Finding("warning", name, message))
+        files = [file for file in files if file.class_name in class_names]
     return sorted(files, key=lambda file: (file.class_name, file.path)) if class_map is not None else files
 
 
@@ -93,10 +98,11 @@ def _of_folders(
     for stray in sorted(source.iterdir()):
         if stray.is_file() and is_image_name(stray) and not stray.name.startswith("."):
             findings.append(Finding("warning", stray.name, "lies outside the class folders and is not used."))
-    if class_map is not None:
+    known, where = (wanted, "class_names") if class_map is None else (class_map, "the class map")
+    if known is not None:
         for folder in sorted({other for one in folders for other in one.parent.iterdir() if other.is_dir()}):
-            if folder.name not in class_map and not _is_hidden(folder.name):
-                findings.append(Finding("warning", folder.name, "is not in the class map and is left out."))
+            if folder.name not in known and not _is_hidden(folder.name):
+                findings.append(Finding("warning", folder.name, f"is not in {where} and is left out."))
 
 
 def _class_folders(source: Path, wanted: Sequence[str] | None, findings: list[Finding]) -> list[Path]:
@@ -147,14 +153,13 @@ def _of_csv(source: Path, findings: list[Finding]) -> list[LabelledFile]:
     folder = str(source.parent.resolve())
     files = []
     for line, row in rows:
-        empty = [name for name in ("image", class_column) if not (row[name] or "").strip()]
-        if empty:
+        image, class_name = ((row[name] or "").strip() for name in ("image", class_column))
+        if not image or not class_name:
+            empty = [name for name, cell in (("image", image), (class_column, class_name)) if not cell]
             message = f"has nothing in the column {' and '.join(empty)}. Name the image and its class, or remove it."
             findings.append(Finding("error", f"{source.name}, line {line}", message))
             continue
-        files.append(
-            LabelledFile(os.path.join(folder, row["image"]), row[class_column], _group_in(row, row[class_column]))
-        )
+        files.append(LabelledFile(os.path.join(folder, image), class_name, _group_in(row, class_name)))
     return files
 
 
@@ -188,8 +193,8 @@ def _class_in(row: Mapping[str, Any], class_names: Sequence[str] | None) -> str 
     if "class_name" not in row and type(name) is int:
         if class_names is None:
             return str(name)
-        return class_names[name] if isinstance(class_names, list) and 0 <= name < len(class_names) else None
-    return name if isinstance(name, str) and name.strip() else None
+        name = class_names[name] if isinstance(class_names, list) and 0 <= name < len(class_names) else None
+    return name.strip() or None if isinstance(name, str) else None
 
 
 def _of_annotations(source: Path, annotations: str, findings: list[Finding]) -> list[LabelledFile]:

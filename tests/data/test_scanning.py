@@ -138,6 +138,28 @@ def test_a_line_of_a_csv_without_a_class_is_told(image_folder, cells):
     }
 
 
+def test_blanks_around_a_cell_are_no_part_of_it(image_folder):
+    folder = image_folder({"a": 2, "b": 1})
+    (folder / "list.csv").write_text("image,class_name\na/a_000.png,a\n a/a_001.png ,a \nb/b_000.png, b\n")
+    named = [{"image": "a/a_000.png", "label": 0}, {"image": "a/a_001.png", "label": "a "}]
+    content = {"class_names": ["a ", "b"], "training": [*named, {"image": "b/b_000.png", "class_name": " b"}]}
+    write_json(folder / "list.json", content)
+    for name in ("list.csv", "list.json"):
+        records, names = scan(folder / name)
+        assert names == ["a", "b"] and [record["label"] for record in records] == [0, 0, 1]
+
+
+@pytest.mark.parametrize("name", ["list.csv", "list.json", ""])
+def test_images_of_other_classes_than_asked_for_are_told(image_folder, name):
+    folder = image_folder({"a": 1, "b": 1, "c": 2})
+    images = [(f"{c}/{c}_{index:03d}.png", c) for c, index in (("a", 0), ("b", 0), ("c", 0), ("c", 1))]
+    (folder / "list.csv").write_text("image,label\n" + "".join(f"{image},{c}\n" for image, c in images))
+    write_json(folder / "list.json", {"training": [{"image": image, "label": c} for image, c in images]})
+    told = messages(check(folder / name, class_names=["b", "a"]), "warning")["c"]
+    words = "is not in class_names, ['b', 'a']: its 2 images are left out."
+    assert told == words if name else told == "is not in class_names and is left out."
+
+
 @pytest.mark.parametrize(
     ("more", "labels", "classes"),
     [({}, [1, 0], ["0", "1"]), ({}, ["x", "y"], ["x", "y"]), ({"class_names": ["neg", "pos"]}, [1, 0], ["neg", "pos"])],
