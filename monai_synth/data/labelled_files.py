@@ -88,6 +88,9 @@ def _of_folders(
 ) -> Iterator[LabelledFile]:
     folders = _class_folders(source, wanted, findings)
     for folder in folders:
+        if _leads_outside(folder, source):
+            findings.append(_link_finding(folder, source))
+            continue
         found = False
         for path in _image_paths(folder, source, findings):
             found = True
@@ -112,6 +115,7 @@ def _class_folders(source: Path, wanted: Sequence[str] | None, findings: list[Fi
     places: dict[str, list[Path]] = defaultdict(list)
     for root, dirs, _ in os.walk(source):
         depth = len(Path(root).relative_to(source).parts)
+        findings += [_link_finding(Path(root, name), source) for name in _linked(root, dirs) if name not in wanted]
         for name in [name for name in sorted(dirs) if name in wanted]:
             places[name].append(Path(root, name))
         dirs[:] = [] if depth + 1 >= DEPTH else [d for d in sorted(dirs) if d not in wanted and not _is_hidden(d)]
@@ -126,16 +130,34 @@ def _is_hidden(name: str) -> bool:
     return name.startswith(".") or name == "__MACOSX"
 
 
+def _linked(root: str, dirs: Sequence[str]) -> list[str]:
+    """The folders that are links, which a walk does not follow."""
+    return [name for name in sorted(dirs) if not _is_hidden(name) and os.path.islink(os.path.join(root, name))]
+
+
+def _leads_outside(path: Path, source: Path) -> bool:
+    return path.is_symlink() and source.resolve() not in path.resolve().parents
+
+
+def _link_finding(path: Path, source: Path) -> Finding:
+    """An error for a link that leads out of the data set, a warning for one to a folder within, which is read there."""
+    if _leads_outside(path, source):
+        message = f"is a link to {path.resolve()}, outside the folder. Put a copy in its place."
+        return Finding("error", os.path.relpath(path, source), message)
+    message = f"is a link to the folder {path.resolve()}, and is not followed."
+    return Finding("warning", os.path.relpath(path, source), message)
+
+
 def _image_paths(folder: Path, source: Path, findings: list[Finding]) -> Iterator[str]:
     for root, dirs, files in os.walk(folder):
+        findings += [_link_finding(Path(root, name), source) for name in _linked(root, dirs)]
         dirs[:] = sorted(name for name in dirs if not _is_hidden(name))
         for name in sorted(files):
             if name.startswith(".") or not is_image_name(name):
                 continue
             path = os.path.join(root, name)
-            if os.path.islink(path) and source.resolve() not in Path(path).resolve().parents:
-                message = f"is a link to {Path(path).resolve()}, outside the folder. Copy the file into the folder."
-                findings.append(Finding("error", os.path.relpath(path, source), message))
+            if _leads_outside(Path(path), source):
+                findings.append(_link_finding(Path(path), source))
                 continue
             yield path
 

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from monai_synth.data import check, save_datalist, scan, write_synthetic_image
+from monai_synth.data.findings import Finding
 from monai_synth.utils import write_json
 
 
@@ -212,6 +213,23 @@ def test_everything_wrong_is_listed_at_once(image_folder, tmp_path):
     assert "not used" in messages(check(folder), "warning")["stray.png"]
     with pytest.raises(ValueError, match="(?s)cannot be used, 5 problems.*text.jpg.*"):
         scan(folder)
+
+
+@pytest.mark.parametrize("class_names", [None, ["a", "b", "c"]])
+def test_linked_folders_are_told(image_folder, class_names):
+    folder = image_folder({"a": 1, "b": 1})
+    other = image_folder({"c": 1, "d": 1}, name="other")
+    (folder / "c").symlink_to(other / "c")
+    (folder / "a" / "more").symlink_to(other / "d")
+    (folder / "a" / "inside").symlink_to(folder / "b")
+    found = check(folder, class_names=class_names)
+    for path, target in (("c", "c"), ("a/more", "d")):
+        message = f"is a link to {other / target}, outside the folder. Put a copy in its place."
+        assert Finding("error", path, message) in found
+    words = f"is a link to the folder {folder / 'b'}, and is not followed."
+    assert messages(found, "warning")["a/inside"] == words
+    (folder / "elsewhere").symlink_to(other)
+    assert "outside the folder" in messages(check(folder, class_names=class_names))["elsewhere"]
 
 
 def test_missing_empty_and_single_class_folders(tmp_path, image_folder):
