@@ -33,7 +33,8 @@ def prepare_data(workflow: ConfigWorkflow) -> Path:
     """Scans and splits the data set of a config, once, and gives the path of `datalist.json`.
 
     Raises:
-        ValueError: when the data set cannot be used, or when the folder holds the split of another data set.
+        ValueError: when the data set cannot be used, when the output folder lies in it, or when that holds the split of
+            another data set.
     """
     from ..data import assign_roles, check_wall, save_datalist
 
@@ -47,6 +48,7 @@ def prepare_data(workflow: ConfigWorkflow) -> Path:
         if path.exists():
             refuse_other_phantoms(path, wanted)
         source = draw_phantoms(output_dir / "phantoms", wanted)
+    refuse_output_within(output_dir, {"dataset_dir": source, "external_dir": wanted["external_dir"]})
     wanted["files"] = listing(source, wanted["annotations"], wanted["groups"])
     if wanted["external_dir"] is not None:
         wanted["external_files"] = listing(Path(wanted["external_dir"]))
@@ -65,6 +67,21 @@ def prepare_data(workflow: ConfigWorkflow) -> Path:
     counts = Counter(record["role"] for record in records)
     logger.info("Split %d images of %d classes: %s.", len(records), len(class_names), dict(counts))
     return path
+
+
+def refuse_output_within(output_dir: Path, folders: Mapping[str, Path | str | None]) -> None:
+    """Raises when what a run writes would be read as part of a data set.
+
+    Args:
+        output_dir: of the run.
+        folders: of the data sets, by the name of their setting; None is no data set.
+    """
+    for name, folder in folders.items():
+        if folder is not None and Path(folder).resolve() in (output_dir.resolve(), *output_dir.resolve().parents):
+            raise ValueError(
+                f"output_dir {output_dir} lies in {name} {folder}, whose images all belong to the data set, also those "
+                "that the run would write. Name an --output_dir outside it."
+            )
 
 
 _scanned: dict[str, tuple[list[Record], list[str]]] = {}  # by what decides them; a study splits one scan many times
@@ -171,8 +188,9 @@ def draw_phantoms(folder: Path, settings: dict[str, Any]) -> Path:
 
 
 def listing(source: Path, annotations: str | None = None, groups: str | Sequence[str] | None = None) -> str:
-    """A fingerprint of a data set's files: names and sizes of all under a folder, and the content of its tables.
+    """A fingerprint of a data set's files: names and sizes of the images under a folder, and the content of its tables.
 
+    What the scan passes over, such as what a file manager leaves in a folder, makes no other data set of it.
     Corrected labels or groups are often as long as wrong ones, so the tables are read; images are not.
 
     Args:
@@ -180,17 +198,20 @@ def listing(source: Path, annotations: str | None = None, groups: str | Sequence
         annotations: table below the folder with the class of each image.
         groups: as in `scan`.
     """
+    from ..data.folders import linked_folders, visible_files
     from ..data.image_groups import group_tables
+    from ..data.images import is_image_name
 
-    found = hashlib.sha256(source.read_bytes() if source.is_file() else b"")
-    for root, dirs, files in os.walk(source):
-        dirs.sort()
-        for name in sorted(files):
-            path = Path(root, name)
-            size = path.stat().st_size if path.exists() else -1
-            found.update(f"{path.relative_to(source)}:{size}\n".encode())
     tables = group_tables(source if source.is_dir() else source.parent, groups)
     tables += [] if annotations is None else [source / annotations]
+    found = hashlib.sha256(source.read_bytes() if source.is_file() else b"")
+    for root, dirs, files in visible_files(source):
+        for path in (Path(root, name) for name in linked_folders(root, dirs)):  # class folders among them are read
+            found.update(os.fsencode(f"{path.relative_to(source)}:{os.readlink(path)}\n"))
+        for path in (Path(root, name) for name in files):
+            if is_image_name(path) or path in tables:
+                size = path.stat().st_size if path.exists() else -1
+                found.update(os.fsencode(f"{path.relative_to(source)}:{size}\n"))
     for table in filter(Path.is_file, tables):
         found.update(f"{table.name}:{sha256_of(table)}\n".encode())
     return found.hexdigest()

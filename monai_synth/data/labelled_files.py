@@ -11,6 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from .findings import SHOWN, Finding
+from .folders import (
+    NOT_UTF8,
+    is_hidden,
+    leads_outside,
+    link_finding,
+    linked_folders,
+    shown,
+    visible_files,
+)
 from .image_groups import GROUP_COLUMNS, WITHIN_CLASS
 from .images import is_image_name
 from .records import SECTIONS, datalist_content
@@ -88,8 +97,11 @@ def _of_folders(
 ) -> Iterator[LabelledFile]:
     folders = _class_folders(source, wanted, findings)
     for folder in folders:
-        if _leads_outside(folder, source):
-            findings.append(_link_finding(folder, source))
+        if leads_outside(folder, source):
+            findings.append(link_finding(folder, source))
+            continue
+        if shown(folder.name) != folder.name:
+            findings.append(Finding("error", shown(folder.name), NOT_UTF8))
             continue
         found = False
         for path in _image_paths(folder, source, findings):
@@ -100,25 +112,27 @@ def _of_folders(
             findings.append(Finding("error", name, "is a class folder without images. Fill it or remove it."))
     for stray in sorted(source.iterdir()):
         if stray.is_file() and is_image_name(stray) and not stray.name.startswith("."):
-            findings.append(Finding("warning", stray.name, "lies outside the class folders and is not used."))
+            findings.append(Finding("warning", shown(stray.name), "lies outside the class folders and is not used."))
     known, where = (wanted, "class_names") if class_map is None else (class_map, "the class map")
     if known is not None:
         for folder in sorted({other for one in folders for other in one.parent.iterdir() if other.is_dir()}):
-            if folder.name not in known and not _is_hidden(folder.name):
-                findings.append(Finding("warning", folder.name, f"is not in {where} and is left out."))
+            if folder.name not in known and not is_hidden(folder.name):
+                findings.append(Finding("warning", shown(folder.name), f"is not in {where} and is left out."))
 
 
 def _class_folders(source: Path, wanted: Sequence[str] | None, findings: list[Finding]) -> list[Path]:
     """The folders directly below, or those with a wanted name at the smallest depth that has any."""
     if wanted is None:
-        return sorted(path for path in source.iterdir() if path.is_dir() and not _is_hidden(path.name))
+        return sorted(path for path in source.iterdir() if path.is_dir() and not is_hidden(path.name))
     places: dict[str, list[Path]] = defaultdict(list)
     for root, dirs, _ in os.walk(source):
         depth = len(Path(root).relative_to(source).parts)
-        findings += [_link_finding(Path(root, name), source) for name in _linked(root, dirs) if name not in wanted]
+        findings += [
+            link_finding(Path(root, name), source) for name in linked_folders(root, dirs) if name not in wanted
+        ]
         for name in [name for name in sorted(dirs) if name in wanted]:
             places[name].append(Path(root, name))
-        dirs[:] = [] if depth + 1 >= DEPTH else [d for d in sorted(dirs) if d not in wanted and not _is_hidden(d)]
+        dirs[:] = [] if depth + 1 >= DEPTH else [d for d in sorted(dirs) if d not in wanted and not is_hidden(d)]
     for name, folders in places.items():
         if len(folders) > 1:
             message = f"is a class folder in several places: {', '.join(map(str, folders))}. Name one's parent folder."
@@ -126,38 +140,17 @@ def _class_folders(source: Path, wanted: Sequence[str] | None, findings: list[Fi
     return sorted(folders[0] for folders in places.values())
 
 
-def _is_hidden(name: str) -> bool:
-    return name.startswith(".") or name == "__MACOSX"
-
-
-def _linked(root: str, dirs: Sequence[str]) -> list[str]:
-    """The folders that are links, which a walk does not follow."""
-    return [name for name in sorted(dirs) if not _is_hidden(name) and os.path.islink(os.path.join(root, name))]
-
-
-def _leads_outside(path: Path, source: Path) -> bool:
-    return path.is_symlink() and source.resolve() not in path.resolve().parents
-
-
-def _link_finding(path: Path, source: Path) -> Finding:
-    """An error for a link that leads out of the data set, a warning for one to a folder within, which is read there."""
-    if _leads_outside(path, source):
-        message = f"is a link to {path.resolve()}, outside the folder. Put a copy in its place."
-        return Finding("error", os.path.relpath(path, source), message)
-    message = f"is a link to the folder {path.resolve()}, and is not followed."
-    return Finding("warning", os.path.relpath(path, source), message)
-
-
 def _image_paths(folder: Path, source: Path, findings: list[Finding]) -> Iterator[str]:
-    for root, dirs, files in os.walk(folder):
-        findings += [_link_finding(Path(root, name), source) for name in _linked(root, dirs)]
-        dirs[:] = sorted(name for name in dirs if not _is_hidden(name))
-        for name in sorted(files):
-            if name.startswith(".") or not is_image_name(name):
-                continue
+    for root, dirs, files in visible_files(folder):
+        findings += [link_finding(Path(root, name), source) for name in linked_folders(root, dirs)]
+        for name in filter(is_image_name, files):
             path = os.path.join(root, name)
-            if _leads_outside(Path(path), source):
-                findings.append(_link_finding(Path(path), source))
+            relative = os.path.relpath(path, source)
+            if shown(relative) != relative:
+                findings.append(Finding("error", shown(relative), NOT_UTF8))
+                continue
+            if leads_outside(Path(path), source):
+                findings.append(link_finding(Path(path), source))
                 continue
             yield path
 
@@ -260,7 +253,7 @@ def read_annotations(path: Path) -> list[tuple[str, str]]:
 def _folder_of(source: Path, rows: Sequence[tuple[str, str]]) -> str:
     """The folder below that the names in a table are relative to: the first that holds one of the first images."""
     for root, dirs, _ in os.walk(source):
-        dirs[:] = sorted(name for name in dirs if not _is_hidden(name))
+        dirs[:] = sorted(name for name in dirs if not is_hidden(name))
         if any(os.path.isfile(os.path.join(root, name)) for name, _ in rows[:SHOWN]):
             return root
         if len(Path(root).relative_to(source).parts) + 1 >= DEPTH:
