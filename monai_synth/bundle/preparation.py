@@ -16,7 +16,7 @@ from monai.bundle import ConfigWorkflow
 
 from ..data.fitted_images import EXTERNAL
 from ..data.records import Record
-from ..utils.io import read_json, sha256_of
+from ..utils.io import read_json, sha256_of, write_json
 from .session import digest, plain_settings
 
 logger = logging.getLogger(__name__)
@@ -27,6 +27,7 @@ EXTERNAL_SETTINGS = ("external_dir", "external_class_map")
 SPLIT_SETTINGS = (*SCAN_SETTINGS, *EXTERNAL_SETTINGS, "shots", "num_folds", "fold", "seed")
 DECISIVE = ("sha256", "label", "group", "role")  # of a record, for what later stages make of it
 PHANTOM_SETTINGS = ("phantom_set", "phantoms_per_class", "phantom_patients", "image_size")
+PHANTOM_NOTE = "phantoms.json"  # in the folder of phantoms: what they were drawn with
 
 
 def prepare_data(workflow: ConfigWorkflow) -> Path:
@@ -47,7 +48,7 @@ def prepare_data(workflow: ConfigWorkflow) -> Path:
     if str(source) == PHANTOM:
         if path.exists():
             refuse_other_phantoms(path, wanted)
-        source = draw_phantoms(output_dir / "phantoms", wanted)
+        source = draw_phantoms(output_dir / "phantoms", wanted, may_replace=not path.exists())
     refuse_output_within(output_dir, {"dataset_dir": source, "external_dir": wanted["external_dir"]})
     wanted["files"] = listing(source, wanted["annotations"], wanted["groups"])
     if wanted["external_dir"] is not None:
@@ -165,26 +166,52 @@ def refuse_other_phantoms(path: Path, wanted: dict[str, Any]) -> None:
     refuse_other_split(path, {**made, **wanted})
 
 
-def draw_phantoms(folder: Path, settings: dict[str, Any]) -> Path:
-    """A folder of phantoms for trying out, drawn when it is not there yet."""
+def draw_phantoms(folder: Path, settings: dict[str, Any], may_replace: bool) -> Path:
+    """A folder of phantoms for trying out, drawn when it is not there yet, with a note of what they are.
+
+    Args:
+        folder: of the phantoms.
+        settings: of the run.
+        may_replace: draws anew where the note names other settings, as after a run that was stopped before its split.
+
+    Raises:
+        ValueError: for an unknown set, or when the folder would be drawn anew and has no note that it is ours.
+    """
     from ..data.phantom import PHANTOM_SETS, write_phantoms
 
     if settings["phantom_set"] not in PHANTOM_SETS:
         raise ValueError(f"phantom_set is {settings['phantom_set']!r}. It can be one of {sorted(PHANTOM_SETS)}.")
-    if folder.exists():
+    drawn = {name: settings[name] for name in PHANTOM_SETTINGS}
+    drawn["class_names"] = list(settings["class_names"] or PHANTOM_SETS[settings["phantom_set"]])
+    note = folder / PHANTOM_NOTE
+    if folder.exists() and (not may_replace or _noted(note) == drawn):
         return folder
     logger.info("No --dataset_dir was given: drawing phantoms of %s into %s.", settings["phantom_set"], folder)
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     write_phantoms(
         part,
-        settings["class_names"] or PHANTOM_SETS[settings["phantom_set"]],
+        drawn["class_names"],
         images_per_class=settings["phantoms_per_class"],
         num_patients=settings["phantom_patients"],
         size=settings["image_size"],
     )
+    write_json(part / PHANTOM_NOTE, drawn)
+    if folder.exists():
+        shutil.rmtree(folder)
     os.replace(part, folder)
     return folder
+
+
+def _noted(note: Path) -> dict[str, Any]:
+    """What phantoms were drawn with."""
+    if not note.is_file():
+        raise ValueError(
+            f"{note.parent} has no {note.name}, which says what its phantoms were drawn with. Remove the folder so "
+            f"that they are drawn anew, or name it with --dataset_dir and another folder with --output_dir."
+        )
+    content: dict[str, Any] = read_json(note)
+    return content
 
 
 def listing(source: Path, annotations: str | None = None, groups: str | Sequence[str] | None = None) -> str:

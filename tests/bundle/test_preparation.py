@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from monai.bundle import ConfigParser
+from PIL import Image
 
 from monai_synth.bundle.preparation import listing, prepare_data
 from monai_synth.data import load_datalist, phantom, write_synthetic_image
@@ -102,6 +103,24 @@ def test_phantoms_with_other_settings_are_refused_before_they_are_drawn_again(tm
     monkeypatch.setattr(phantom, "write_phantoms", lambda *args, **kwargs: pytest.fail("drawn"))
     with pytest.raises(ValueError, match="(?s)What differs:\n  phantoms_per_class: 9 -> 12\nName another"):
         prepare(tmp_path / "none", **given, phantoms_per_class=12)
+
+
+def test_phantoms_of_a_run_that_was_stopped_are_drawn_anew_with_other_settings(tmp_path, monkeypatch):
+    given = {"dataset_dir": "phantom", "phantom_set": "colon", "phantom_patients": 9, "phantoms_per_class": 9}
+    with pytest.raises(ValueError, match="fewer than shots=99"):
+        prepare(tmp_path / "none", **given, image_size=64, shots=99)
+    with monkeypatch.context() as patch:
+        patch.setattr(phantom, "write_phantoms", lambda *args, **kwargs: pytest.fail("drawn"))
+        with pytest.raises(ValueError, match="fewer than shots=98"):
+            prepare(tmp_path / "none", **given, image_size=64, shots=98)
+    path = prepare(tmp_path / "none", **given, image_size=96)
+    assert {Image.open(record["image"]).size for record in load_datalist(path)} == {(96, 96)}
+    assert read_json(path.parent / "phantoms" / "phantoms.json")["image_size"] == 96
+    assert prepare(tmp_path / "none", **given, image_size=96) == path
+    path.unlink()
+    (path.parent / "phantoms" / "phantoms.json").unlink()
+    with pytest.raises(ValueError, match="phantoms has no phantoms.json, .*Remove the folder so that they are drawn"):
+        prepare(tmp_path / "none", **given, image_size=96)
 
 
 def test_what_is_made_of_the_images_is_in_the_identity(image_folder, monkeypatch):
