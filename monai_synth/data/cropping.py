@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from ..utils.io import check_folder_names, write_json
+from ..utils.io import write_json
 from .images import is_nifti_name, list_images, read_image
 from .scanning import scan
 from .synthetic_image import is_marked_synthetic
@@ -91,7 +91,6 @@ def _images(source: Path, groups: str | None, labelled: bool) -> Iterator[tuple[
             path = Path(record["image"])
             yield str(path), free(path.relative_to(source if source.is_dir() else source.parent)), ""
         return
-    records, class_names = scan(source, groups=groups)
-    check_folder_names(class_names, source)
+    records, _ = scan(source, groups=groups)  # which refuses classes that cannot be folders
     for record in records:
         yield record["image"], free(Path(record["class_name"], Path(record["image"]).name)), str(record["group"])

@@ -22,7 +22,8 @@ from PIL import Image, ImageDraw
 from tqdm import tqdm
 
 from ..transforms.macenko import tissue_share
-from ..utils.io import check_folder_names, write_json
+from ..utils.io import write_json
+from .class_names import check_class_names
 
 logger = logging.getLogger(__name__)
 
@@ -150,7 +151,7 @@ def read_labels(path: Path) -> dict[str, str]:
     if not rows or not {"slide", "class_name"} <= set(rows[0]):
         raise ValueError(f"{path} needs the columns slide and class_name, found {sorted(rows[0]) if rows else []}.")
     labels = {Path(row["slide"].strip()).stem: (row["class_name"] or "").strip() for row in rows}
-    check_folder_names(labels.values(), path)
+    check_class_names(labels.values(), path)
     return labels
 
 
@@ -181,7 +182,7 @@ def regions_of(slide: Path, labels: Mapping[str, str]) -> dict[str, list[Polygon
             f"{path} is not what QuPath exports: every feature needs a polygon and properties.classification.name "
             f"({type(error).__name__}: {error})."
         ) from error
-    check_folder_names(regions, path)
+    check_class_names(regions, path)
     if not regions:
         raise ValueError(
             f"{path} has no region. Annotate the slide, or remove the file and name its class in {LABELS}."

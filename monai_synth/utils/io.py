@@ -7,7 +7,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -97,24 +97,6 @@ def read_json(path: PathLike) -> Any:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not a JSON file: {error}.") from error
-
-
-def check_folder_names(names: Iterable[str], source: PathLike) -> None:
-    """Checks that each class can have a folder of its own, within the output folder.
-
-    Args:
-        names: of classes.
-        source: where they stand, for the message.
-
-    Raises:
-        ValueError: for a name that is empty, of dots, or holds a slash; gives all of them.
-    """
-    unfit = sorted({name for name in names if name in ("", ".", "..") or set(name) & set("/\\\0")})
-    if unfit:
-        raise ValueError(
-            f"{source} has the class names {unfit}, which cannot be names of folders. Rename them: not empty, '.' or "
-            "'..', and without '/' and '\\'."
-        )
 
 
 def sha256_of(path: PathLike) -> str:

@@ -53,7 +53,7 @@ def test_classes_with_a_slash_do_not_become_one(image_folder, tmp_path):
     rows = [(f"{name}/{name}_00{i}.png", f"AML/{name}") for name in "ab" for i in (0, 1)]
     with open(source / "labels.csv", "w", newline="") as file:
         csv.writer(file).writerows([("image", "class_name"), *rows])
-    with pytest.raises(ValueError, match=r"labels.csv has the class names \['AML/a', 'AML/b'\].*without '/'"):
+    with pytest.raises(ValueError, match="AML/a: cannot be the name of a folder. Rename the class: without '/'"):
         crop_images(source / "labels.csv", tmp_path / "out", 0.5)
     assert not (tmp_path / "out").exists()
 

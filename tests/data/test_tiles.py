@@ -1,5 +1,6 @@
 import csv
 import json
+import re
 
 import numpy as np
 import pytest
@@ -147,11 +148,11 @@ def test_cells_of_classes_are_stripped_and_no_class_leaves_the_folder(slides, tm
     assert set(cut_tiles(slides, tmp_path / "out", TilePlan(size=64), "tifffile")) == {"a"}
     for name in ("../up", "AML/M2", "..", ""):
         (slides / "slides.csv").write_text(f"slide,class_name\none.tif,{name}\ntwo,a\n")
-        with pytest.raises(ValueError, match="slides.csv has the class names .*cannot be names of folders. Rename"):
+        with pytest.raises(ValueError, match=f"slides.csv has the class '{re.escape(name)}', which cannot be the name"):
             cut_tiles(slides, tmp_path / "no", TilePlan(size=64), "tifffile")
     annotate(slides / "one.tif", **{"../up": (0, 0, 128, 384)})
     (slides / "slides.csv").write_text("slide,class_name\ntwo,a\n")
-    with pytest.raises(ValueError, match=r"one.geojson has the class names \['../up'\]"):
+    with pytest.raises(ValueError, match=r"one.geojson has the class '\.\./up', which cannot be the name of a folder"):
         cut_tiles(slides, tmp_path / "no", TilePlan(size=64), "tifffile")
     assert not (tmp_path / "no").exists() and not (tmp_path / "up").exists()
 
