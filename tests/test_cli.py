@@ -8,7 +8,7 @@ from monai_synth.__main__ import main
 def test_check_tells_all_and_its_status(image_folder, capsys):
     folder = image_folder({"a": 3, "b": 3})
     assert main(["check", str(folder)]) == 0
-    assert "0 errors, 1 warnings" in capsys.readouterr().out
+    assert "0 errors, 2 warnings" in capsys.readouterr().out
     (folder / "a" / "bad.png").write_text("x")
     assert main(["check", str(folder), "--shots", "9", "--json"]) == 1
     findings = json.loads(capsys.readouterr().out)

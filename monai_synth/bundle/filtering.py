@@ -117,6 +117,27 @@ def too_few(
     )
 
 
+def left_out(steps: Sequence[str], limits: Limits, class_names: Sequence[str]) -> list[str]:
+    """A sentence for each reason for which steps were left out."""
+    notes = []
+    if "label" in steps and limits.label is None:
+        notes.append(f"The step label was left out: it needs {FEWEST_FOR_LABELS} shots of every class.")
+    few = {name: int(n) for name, n, limit in zip(class_names, limits.judges, limits.radius) if np.isnan(limit)}
+    without = [step for step in ("label", "radius") if step in steps and getattr(limits, step) is not None]
+    if few and without:
+        named = ", ".join(f"{name!r} ({count} validation images)" for name, count in few.items())
+        enough = math.ceil(1000 / (min(few.values()) + 1)) / 1000
+        notes.append(
+            f"No limit of {' and '.join(without)} was set for {named}: one of n images refuses about one in n + 1 "
+            f"real ones, which is more than filter_quantile. Add images, or set --filter_quantile to {enough} or more."
+        )
+    return notes
+
+
+def _by_class(class_names: Sequence[str], limits: np.ndarray) -> dict[str, float | None]:
+    return {name: None if np.isnan(limit) else float(limit) for name, limit in zip(class_names, limits)}
+
+
 def written(
     folder: Path,
     drawn: Sequence[Record],
@@ -137,18 +158,18 @@ def written(
         left -= failed
         funnel.append({"step": step, "left": left, "rejected": failed})
     funnel.append({"step": "used", "left": len(accepted), "rejected": left - len(accepted)})
-    notes = []
-    if "label" in steps and limits.label is None:
-        notes.append(f"The step label was left out: it needs {FEWEST_FOR_LABELS} shots of every class.")
-        logger.warning(notes[-1])
+    notes = left_out(steps, limits, class_names)
+    for note in notes:
+        logger.warning(note)
     content = {
         "steps": {step: REASONS[step] for step in steps},
         "limits": {
             "contrast": limits.contrast,
             "copy": limits.copy,
-            "label": None if limits.label is None else dict(zip(class_names, limits.label.tolist())),
-            "radius": dict(zip(class_names, limits.radius.tolist())),
+            "label": None if limits.label is None else _by_class(class_names, limits.label),
+            "radius": _by_class(class_names, limits.radius),
         },
+        "judges": dict(zip(class_names, limits.judges.tolist())),
         "funnel": funnel,
         "notes": notes,
     }

@@ -16,7 +16,7 @@ from monai.bundle import ConfigWorkflow
 
 from ..data.fitted_images import EXTERNAL
 from ..data.records import Record
-from ..utils.io import read_json, sha256_of
+from ..utils.io import read_json, sha256_of, write_json
 from .session import digest, plain_settings
 
 logger = logging.getLogger(__name__)
@@ -27,13 +27,15 @@ EXTERNAL_SETTINGS = ("external_dir", "external_class_map")
 SPLIT_SETTINGS = (*SCAN_SETTINGS, *EXTERNAL_SETTINGS, "shots", "num_folds", "fold", "seed")
 DECISIVE = ("sha256", "label", "group", "role")  # of a record, for what later stages make of it
 PHANTOM_SETTINGS = ("phantom_set", "phantoms_per_class", "phantom_patients", "image_size")
+PHANTOM_NOTE = "phantoms.json"  # in the folder of phantoms: what they were drawn with
 
 
 def prepare_data(workflow: ConfigWorkflow) -> Path:
     """Scans and splits the data set of a config, once, and gives the path of `datalist.json`.
 
     Raises:
-        ValueError: when the data set cannot be used, or when the folder holds the split of another data set.
+        ValueError: when the data set cannot be used, when the output folder lies in it, or when that holds the split of
+            another data set.
     """
     from ..data import assign_roles, check_wall, save_datalist
 
@@ -46,7 +48,8 @@ def prepare_data(workflow: ConfigWorkflow) -> Path:
     if str(source) == PHANTOM:
         if path.exists():
             refuse_other_phantoms(path, wanted)
-        source = draw_phantoms(output_dir / "phantoms", wanted)
+        source = draw_phantoms(output_dir / "phantoms", wanted, may_replace=not path.exists())
+    refuse_output_within(output_dir, {"dataset_dir": source, "external_dir": wanted["external_dir"]})
     wanted["files"] = listing(source, wanted["annotations"], wanted["groups"])
     if wanted["external_dir"] is not None:
         wanted["external_files"] = listing(Path(wanted["external_dir"]))
@@ -65,6 +68,21 @@ def prepare_data(workflow: ConfigWorkflow) -> Path:
     counts = Counter(record["role"] for record in records)
     logger.info("Split %d images of %d classes: %s.", len(records), len(class_names), dict(counts))
     return path
+
+
+def refuse_output_within(output_dir: Path, folders: Mapping[str, Path | str | None]) -> None:
+    """Raises when what a run writes would be read as part of a data set.
+
+    Args:
+        output_dir: of the run.
+        folders: of the data sets, by the name of their setting; None is no data set.
+    """
+    for name, folder in folders.items():
+        if folder is not None and Path(folder).resolve() in (output_dir.resolve(), *output_dir.resolve().parents):
+            raise ValueError(
+                f"output_dir {output_dir} lies in {name} {folder}, whose images all belong to the data set, also those "
+                "that the run would write. Name an --output_dir outside it."
+            )
 
 
 _scanned: dict[str, tuple[list[Record], list[str]]] = {}  # by what decides them; a study splits one scan many times
@@ -148,31 +166,58 @@ def refuse_other_phantoms(path: Path, wanted: dict[str, Any]) -> None:
     refuse_other_split(path, {**made, **wanted})
 
 
-def draw_phantoms(folder: Path, settings: dict[str, Any]) -> Path:
-    """A folder of phantoms for trying out, drawn when it is not there yet."""
+def draw_phantoms(folder: Path, settings: dict[str, Any], may_replace: bool) -> Path:
+    """A folder of phantoms for trying out, drawn when it is not there yet, with a note of what they are.
+
+    Args:
+        folder: of the phantoms.
+        settings: of the run.
+        may_replace: draws anew where the note names other settings, as after a run that was stopped before its split.
+
+    Raises:
+        ValueError: for an unknown set, or when the folder would be drawn anew and has no note that it is ours.
+    """
     from ..data.phantom import PHANTOM_SETS, write_phantoms
 
     if settings["phantom_set"] not in PHANTOM_SETS:
         raise ValueError(f"phantom_set is {settings['phantom_set']!r}. It can be one of {sorted(PHANTOM_SETS)}.")
-    if folder.exists():
+    drawn = {name: settings[name] for name in PHANTOM_SETTINGS}
+    drawn["class_names"] = list(settings["class_names"] or PHANTOM_SETS[settings["phantom_set"]])
+    note = folder / PHANTOM_NOTE
+    if folder.exists() and (not may_replace or _noted(note) == drawn):
         return folder
     logger.info("No --dataset_dir was given: drawing phantoms of %s into %s.", settings["phantom_set"], folder)
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     write_phantoms(
         part,
-        settings["class_names"] or PHANTOM_SETS[settings["phantom_set"]],
+        drawn["class_names"],
         images_per_class=settings["phantoms_per_class"],
         num_patients=settings["phantom_patients"],
         size=settings["image_size"],
     )
+    write_json(part / PHANTOM_NOTE, drawn)
+    if folder.exists():
+        shutil.rmtree(folder)
     os.replace(part, folder)
     return folder
 
 
-def listing(source: Path, annotations: str | None = None, groups: str | Sequence[str] | None = None) -> str:
-    """A fingerprint of a data set's files: names and sizes of all under a folder, and the content of its tables.
+def _noted(note: Path) -> dict[str, Any]:
+    """What phantoms were drawn with."""
+    if not note.is_file():
+        raise ValueError(
+            f"{note.parent} has no {note.name}, which says what its phantoms were drawn with. Remove the folder so "
+            f"that they are drawn anew, or name it with --dataset_dir and another folder with --output_dir."
+        )
+    content: dict[str, Any] = read_json(note)
+    return content
 
+
+def listing(source: Path, annotations: str | None = None, groups: str | Sequence[str] | None = None) -> str:
+    """A fingerprint of a data set's files: names and sizes of the images under a folder, and the content of its tables.
+
+    What the scan passes over, such as what a file manager leaves in a folder, makes no other data set of it.
     Corrected labels or groups are often as long as wrong ones, so the tables are read; images are not.
 
     Args:
@@ -180,17 +225,20 @@ def listing(source: Path, annotations: str | None = None, groups: str | Sequence
         annotations: table below the folder with the class of each image.
         groups: as in `scan`.
     """
+    from ..data.folders import linked_folders, visible_files
     from ..data.image_groups import group_tables
+    from ..data.images import is_image_name
 
-    found = hashlib.sha256(source.read_bytes() if source.is_file() else b"")
-    for root, dirs, files in os.walk(source):
-        dirs.sort()
-        for name in sorted(files):
-            path = Path(root, name)
-            size = path.stat().st_size if path.exists() else -1
-            found.update(f"{path.relative_to(source)}:{size}\n".encode())
     tables = group_tables(source if source.is_dir() else source.parent, groups)
     tables += [] if annotations is None else [source / annotations]
+    found = hashlib.sha256(source.read_bytes() if source.is_file() else b"")
+    for root, dirs, files in visible_files(source):
+        for path in (Path(root, name) for name in linked_folders(root, dirs)):  # class folders among them are read
+            found.update(os.fsencode(f"{path.relative_to(source)}:{os.readlink(path)}\n"))
+        for path in (Path(root, name) for name in files):
+            if is_image_name(path) or path in tables:
+                size = path.stat().st_size if path.exists() else -1
+                found.update(os.fsencode(f"{path.relative_to(source)}:{size}\n"))
     for table in filter(Path.is_file, tables):
         found.update(f"{table.name}:{sha256_of(table)}\n".encode())
     return found.hexdigest()

@@ -7,7 +7,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from .findings import SHOWN, Finding
-from .near_duplicates import find_near_duplicates
+from .near_duplicates import FEWEST, find_near_duplicates
 from .records import Record
 
 
@@ -39,6 +39,9 @@ def join_near_duplicates(records: list[Record], base: Path) -> list[Finding]:
         records: changed in place.
         base: folder that the findings name the images in.
     """
+    if len(records) < FEWEST:
+        message = f"fewer than {FEWEST} images: turned, flipped or zoomed copies were not searched for. Look yourself."
+        return [Finding("warning", str(base), message)]
     found = find_near_duplicates([record["image"] for record in records])
     members: dict[int, list[Record]] = defaultdict(list)
     for record, number in zip(records, found.groups):

@@ -14,7 +14,6 @@ from tqdm import tqdm
 
 from ..utils.io import write_json
 from .images import is_nifti_name, list_images, read_image
-from .records import Record
 from .scanning import scan
 from .synthetic_image import is_marked_synthetic
 
@@ -36,7 +35,8 @@ def crop_images(
 
     Raises:
         FileExistsError: when the output folder exists.
-        ValueError: for a share out of its range, a data set that cannot be used, or an image marked as synthetic.
+        ValueError: for a share out of its range, a data set that cannot be used, a class that cannot be the name of a
+            folder, or an image marked as synthetic.
     """
     source, output_dir = Path(source).resolve(), Path(output_dir)
     if not 0 < share <= 1:
@@ -91,6 +91,6 @@ def _images(source: Path, groups: str | None, labelled: bool) -> Iterator[tuple[
             path = Path(record["image"])
             yield str(path), free(path.relative_to(source if source.is_dir() else source.parent)), ""
         return
-    records: list[Record] = scan(source, groups=groups)[0]
+    records, _ = scan(source, groups=groups)  # which refuses classes that cannot be folders
     for record in records:
         yield record["image"], free(Path(record["class_name"], Path(record["image"]).name)), str(record["group"])

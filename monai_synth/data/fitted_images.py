@@ -15,7 +15,8 @@ EXTERNAL = "external/"  # how the groups of another data set begin
 
 
 def write_fitted_images(folder: PathLike, learned: Sequence[Record], records: Sequence[Record]) -> None:
-    """Notes what a generator has learned from: images by their SHA-256, and groups by that of their names.
+    """Notes what a generator has learned from: images by the SHA-256 of their files and of their pixels, and groups by
+    that of their names.
 
     Args:
         folder: of the synthetic images' datalist.
@@ -23,27 +24,35 @@ def write_fitted_images(folder: PathLike, learned: Sequence[Record], records: Se
         records: all real images of the data set; those of the same groups are noted as well.
     """
     groups = {record["group"] for record in learned}
-    images = {record["sha256"] for record in records if record["group"] in groups}
-    write_json(Path(folder) / NOTE, {"images": sorted(images), "groups": sorted(map(_digest, groups))})
+    members = [record for record in records if record["group"] in groups]
+    images = {record["sha256"] for record in members}
+    pixels = {record["pixels"] for record in members if "pixels" in record}  # earlier versions did not note them
+    content = {"images": sorted(images), "pixels": sorted(pixels), "groups": sorted(map(_digest, groups))}
+    write_json(Path(folder) / NOTE, content)
 
 
 def judges_among_fitted(note: Mapping[str, Any], records: Sequence[Record]) -> list[Record]:
     """The real images of the roles val, test and external that a generator has learned, or whose group it has.
 
-    Names of groups count between data sets that share images; elsewhere two patients may have one name.
+    An image is known by its file or, saved anew, by its pixels. Names of groups count between data sets that share
+    images; elsewhere two patients may have one name.
 
     Args:
         note: content of a `fitted_on.json`.
         records: of a datalist.
     """
-    images, groups = set(note["images"]), set(note["groups"])
+    images, pixels, groups = set(note["images"]), set(note.get("pixels", [])), set(note["groups"])
+
+    def is_learned(record: Record) -> bool:
+        return record["sha256"] in images or record.get("pixels") in pixels
+
     found = []
     for is_external in (False, True):
         members = [record for record in records if (record["role"] == "external") == is_external]
-        known = groups if any(record["sha256"] in images for record in members) else set()
+        known = groups if any(map(is_learned, members)) else set()
         for record in members:
             group = _digest(record["group"].removeprefix(EXTERNAL) if is_external else record["group"])
-            if record["role"] in JUDGES and (record["sha256"] in images or group in known):
+            if record["role"] in JUDGES and (is_learned(record) or group in known):
                 found.append(record)
     return found
 

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import csv
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from .findings import SHOWN, Finding
+from .folders import (
+    NOT_UTF8,
+    is_hidden,
+    leads_outside,
+    link_finding,
+    linked_folders,
+    shown,
+    visible_files,
+)
 from .image_groups import GROUP_COLUMNS, WITHIN_CLASS
 from .images import is_image_name
 from .records import SECTIONS, datalist_content
@@ -74,7 +83,12 @@ def labelled_files(
         files = list(_of_datalist(source, findings))
     if class_map is not None:
         files = _mapped(files, class_map, source, findings)
-    files = [file for file in files if class_names is None or file.class_name in class_names]
+    if class_names is not None:
+        left = Counter(file.class_name for file in files if file.class_name not in class_names)
+        for name, count in sorted(left.items()):
+            message = f"is not in class_names, {list(class_names)}: its {count} images are left out."
+            findings.append(Finding("warning", name, message))
+        files = [file for file in files if file.class_name in class_names]
     return sorted(files, key=lambda file: (file.class_name, file.path)) if class_map is not None else files
 
 
@@ -83,6 +97,12 @@ def _of_folders(
 ) -> Iterator[LabelledFile]:
     folders = _class_folders(source, wanted, findings)
     for folder in folders:
+        if leads_outside(folder, source):
+            findings.append(link_finding(folder, source))
+            continue
+        if shown(folder.name) != folder.name:
+            findings.append(Finding("error", shown(folder.name), NOT_UTF8))
+            continue
         found = False
         for path in _image_paths(folder, source, findings):
             found = True
@@ -92,23 +112,27 @@ def _of_folders(
             findings.append(Finding("error", name, "is a class folder without images. Fill it or remove it."))
     for stray in sorted(source.iterdir()):
         if stray.is_file() and is_image_name(stray) and not stray.name.startswith("."):
-            findings.append(Finding("warning", stray.name, "lies outside the class folders and is not used."))
-    if class_map is not None:
+            findings.append(Finding("warning", shown(stray.name), "lies outside the class folders and is not used."))
+    known, where = (wanted, "class_names") if class_map is None else (class_map, "the class map")
+    if known is not None:
         for folder in sorted({other for one in folders for other in one.parent.iterdir() if other.is_dir()}):
-            if folder.name not in class_map and not _is_hidden(folder.name):
-                findings.append(Finding("warning", folder.name, "is not in the class map and is left out."))
+            if folder.name not in known and not is_hidden(folder.name):
+                findings.append(Finding("warning", shown(folder.name), f"is not in {where} and is left out."))
 
 
 def _class_folders(source: Path, wanted: Sequence[str] | None, findings: list[Finding]) -> list[Path]:
     """The folders directly below, or those with a wanted name at the smallest depth that has any."""
     if wanted is None:
-        return sorted(path for path in source.iterdir() if path.is_dir() and not _is_hidden(path.name))
+        return sorted(path for path in source.iterdir() if path.is_dir() and not is_hidden(path.name))
     places: dict[str, list[Path]] = defaultdict(list)
     for root, dirs, _ in os.walk(source):
         depth = len(Path(root).relative_to(source).parts)
+        findings += [
+            link_finding(Path(root, name), source) for name in linked_folders(root, dirs) if name not in wanted
+        ]
         for name in [name for name in sorted(dirs) if name in wanted]:
             places[name].append(Path(root, name))
-        dirs[:] = [] if depth + 1 >= DEPTH else [d for d in sorted(dirs) if d not in wanted and not _is_hidden(d)]
+        dirs[:] = [] if depth + 1 >= DEPTH else [d for d in sorted(dirs) if d not in wanted and not is_hidden(d)]
     for name, folders in places.items():
         if len(folders) > 1:
             message = f"is a class folder in several places: {', '.join(map(str, folders))}. Name one's parent folder."
@@ -116,20 +140,17 @@ def _class_folders(source: Path, wanted: Sequence[str] | None, findings: list[Fi
     return sorted(folders[0] for folders in places.values())
 
 
-def _is_hidden(name: str) -> bool:
-    return name.startswith(".") or name == "__MACOSX"
-
-
 def _image_paths(folder: Path, source: Path, findings: list[Finding]) -> Iterator[str]:
-    for root, dirs, files in os.walk(folder):
-        dirs[:] = sorted(name for name in dirs if not _is_hidden(name))
-        for name in sorted(files):
-            if name.startswith(".") or not is_image_name(name):
-                continue
+    for root, dirs, files in visible_files(folder):
+        findings += [link_finding(Path(root, name), source) for name in linked_folders(root, dirs)]
+        for name in filter(is_image_name, files):
             path = os.path.join(root, name)
-            if os.path.islink(path) and source.resolve() not in Path(path).resolve().parents:
-                message = f"is a link to {Path(path).resolve()}, outside the folder. Copy the file into the folder."
-                findings.append(Finding("error", os.path.relpath(path, source), message))
+            relative = os.path.relpath(path, source)
+            if shown(relative) != relative:
+                findings.append(Finding("error", shown(relative), NOT_UTF8))
+                continue
+            if leads_outside(Path(path), source):
+                findings.append(link_finding(Path(path), source))
                 continue
             yield path
 
@@ -147,14 +168,13 @@ def _of_csv(source: Path, findings: list[Finding]) -> list[LabelledFile]:
     folder = str(source.parent.resolve())
     files = []
     for line, row in rows:
-        empty = [name for name in ("image", class_column) if not (row[name] or "").strip()]
-        if empty:
+        image, class_name = ((row[name] or "").strip() for name in ("image", class_column))
+        if not image or not class_name:
+            empty = [name for name, cell in (("image", image), (class_column, class_name)) if not cell]
             message = f"has nothing in the column {' and '.join(empty)}. Name the image and its class, or remove it."
             findings.append(Finding("error", f"{source.name}, line {line}", message))
             continue
-        files.append(
-            LabelledFile(os.path.join(folder, row["image"]), row[class_column], _group_in(row, row[class_column]))
-        )
+        files.append(LabelledFile(os.path.join(folder, image), class_name, _group_in(row, class_name)))
     return files
 
 
@@ -188,8 +208,8 @@ def _class_in(row: Mapping[str, Any], class_names: Sequence[str] | None) -> str 
     if "class_name" not in row and type(name) is int:
         if class_names is None:
             return str(name)
-        return class_names[name] if isinstance(class_names, list) and 0 <= name < len(class_names) else None
-    return name if isinstance(name, str) and name.strip() else None
+        name = class_names[name] if isinstance(class_names, list) and 0 <= name < len(class_names) else None
+    return name.strip() or None if isinstance(name, str) else None
 
 
 def _of_annotations(source: Path, annotations: str, findings: list[Finding]) -> list[LabelledFile]:
@@ -233,7 +253,7 @@ def read_annotations(path: Path) -> list[tuple[str, str]]:
 def _folder_of(source: Path, rows: Sequence[tuple[str, str]]) -> str:
     """The folder below that the names in a table are relative to: the first that holds one of the first images."""
     for root, dirs, _ in os.walk(source):
-        dirs[:] = sorted(name for name in dirs if not _is_hidden(name))
+        dirs[:] = sorted(name for name in dirs if not is_hidden(name))
         if any(os.path.isfile(os.path.join(root, name)) for name, _ in rows[:SHOWN]):
             return root
         if len(Path(root).relative_to(source).parts) + 1 >= DEPTH:

@@ -9,6 +9,7 @@ from pathlib import Path
 from monai.data import Dataset
 
 from .records import JUDGES, KEPT, Record, by_number, load_datalist
+from .sampling import realized_first
 
 MIXING = ("none", "synthetic", "real+synthetic", "fill-up")
 
@@ -31,13 +32,15 @@ class RealSyntheticDataset(Dataset):
         real_share: odds of a real image at each draw, for `OriginSampler`; None draws every image alike, and so does
             "fill-up", whose classes are level only then.
         synthetic_first: share of the epochs with synthetic images alone, for `OriginSampler`.
+        num_epochs: epochs in all, of which `synthetic_first` is a whole number.
         seen_once: every image is seen once and `OriginSampler` draws none, as for a nearest-neighbor probe; the weights
             then hold the shares that its odds would have given.
         transform: applied to each record, as in `monai.data.Dataset`.
 
     Raises:
-        ValueError: for an unknown policy, a record on the wrong side of the wall, too few synthetic images, or a
-            `real_weight` of images that are never drawn.
+        ValueError: for an unknown policy, a record on the wrong side of the wall, a synthetic class that the real
+            images lack, too few synthetic images, a `real_weight` of images that are never drawn, or a
+            `synthetic_first` that `realized_first` refuses.
 
     Reference:
         Kim et al., "DataDream: Few-shot Guided Dataset Generation", 2024, equation 4, for the weighted loss.
@@ -57,6 +60,7 @@ class RealSyntheticDataset(Dataset):
         real_weight: float | None = 0.5,
         real_share: float | None = None,
         synthetic_first: float = 0.0,
+        num_epochs: int = 1,
         seen_once: bool = False,
         transform: Callable | Sequence[Callable] | None = None,
     ) -> None:
@@ -65,6 +69,8 @@ class RealSyntheticDataset(Dataset):
         if real_weight is not None and not 0 <= real_weight <= 1:
             raise ValueError(f"real_weight is {real_weight}; it must lie between 0 and 1.")
         _check_sides(real, synthetic)
+        if mixing != "none":
+            synthetic = relabeled(real, synthetic)
         kept = [] if mixing == "synthetic" else list(real)
         drawn: list[Record] = []
         if mixing == "fill-up":
@@ -72,7 +78,8 @@ class RealSyntheticDataset(Dataset):
         elif mixing != "none":
             drawn = choose_synthetic(real, synthetic, synthetic_per_class)
         self.real_share = real_share
-        super().__init__(weighted(kept, drawn, real_weight, real_share, synthetic_first, seen_once), transform)
+        weighing = weighted(kept, drawn, real_weight, real_share, synthetic_first, num_epochs, seen_once)
+        super().__init__(weighing, transform)
 
 
 def _check_sides(real: Sequence[Record], synthetic: Sequence[Record]) -> None:
@@ -88,6 +95,26 @@ def _check_sides(real: Sequence[Record], synthetic: Sequence[Record]) -> None:
                 f"{record['image']} has origin {record.get('origin')!r} and role {record.get('role')!r}, "
                 "but is named among the synthetic training images."
             )
+
+
+def relabeled(real: Sequence[Record], synthetic: Sequence[Record]) -> list[Record]:
+    """Synthetic records with the label that real ones of their class have: another run may count its classes otherwise.
+
+    Without real records they keep their own.
+
+    Raises:
+        ValueError: when a synthetic class is none of the real ones; names both lists.
+    """
+    if not real:
+        return list(synthetic)
+    labels = {record["class_name"]: record["label"] for record in real}
+    names = {record["class_name"] for record in synthetic}
+    if not names <= set(labels):
+        raise ValueError(
+            f"The synthetic images are of the classes {sorted(names)}, but the real ones of {sorted(labels)}. Name a "
+            "--synthetic_datalist of these classes alone, or name the real classes as it does (--class_map)."
+        )
+    return [{**record, "label": labels[record["class_name"]]} for record in synthetic]
 
 
 def choose_synthetic(real: Sequence[Record], synthetic: Sequence[Record], per_class: int | None) -> list[Record]:
@@ -142,6 +169,7 @@ def weighted(
     real_weight: float | None,
     real_share: float | None = None,
     synthetic_first: float = 0.0,
+    num_epochs: int = 1,
     seen_once: bool = False,
 ) -> list[Record]:
     """What training needs of each record (real and synthetic ones differ in the rest), and a "weight".
@@ -149,11 +177,13 @@ def weighted(
     Over all draws of a training the weights have the mean 1. Arguments are those of `RealSyntheticDataset`.
 
     Raises:
-        ValueError: for weights that the odds do not allow, see `check_shares`.
+        ValueError: for weights that the odds do not allow, see `check_shares` and `realized_first`.
     """
     weights = {"real": 1.0, "synthetic": 1.0}
     if real and synthetic:
         check_shares(real_weight, real_share, synthetic_first)
+        if not seen_once:  # else there are no epochs to be whole
+            synthetic_first = realized_first(synthetic_first, num_epochs)
         alike = len(real) / (len(real) + len(synthetic))
         drawn = share_of_draws(real_share, synthetic_first)
         drawn = alike if drawn is None else drawn

@@ -227,8 +227,9 @@ def check_wall(records: Sequence[Record]) -> None:
     """Checks that nothing that trains is also used to judge.
 
     Raises:
-        ValueError: for a synthetic record with the role val or test, a group or the same file on both sides, or the
-            same file in two classes. The message names the images.
+        ValueError: for a synthetic record with the role val or test, a group, the same file or the same pixels on
+            both sides, or in two classes. Records of earlier versions do not say what their pixels are. The message
+            names the images.
     """
     for record in records:
         if record.get("origin") not in ORIGINS:
@@ -240,6 +241,8 @@ def check_wall(records: Sequence[Record]) -> None:
     _check_key(records, "group", "side", "Groups must stay on one side of the split")
     _check_key(records, "sha256", "side", "The same file stands on two sides of the split")
     _check_key(records, "sha256", "label", "The same file stands in two classes")
+    _check_key(records, "pixels", "side", "Files with the same pixels stand on two sides of the split")
+    _check_key(records, "pixels", "label", "Files with the same pixels stand in two classes")
 
 
 def _check_key(records: Sequence[Record], key: str, value: str, sentence: str) -> None:

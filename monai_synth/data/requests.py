@@ -15,6 +15,7 @@ from torch.utils.data import Subset
 from ..utils.io import sha256_of
 from ..utils.processes import count, gathered, rank
 from ..utils.seeds import derived_seed
+from .class_names import unfit_class_names
 from .prompts import with_attributes
 
 logger = logging.getLogger(__name__)
@@ -137,13 +138,11 @@ def plan_requests(
 
     Raises:
         KeyError: for a class without a prompt.
-        ValueError: for a class whose name cannot be the name of a folder, or one without a shot where others have some.
+        ValueError: for a class name that `unfit_class_names` finds, or a class without a shot where others have some.
     """
-    unfit = [name for name in class_names if name in ("", ".", "..") or set(name) & set("/\\\0")]
+    unfit = unfit_class_names(class_names)
     if unfit:
-        raise ValueError(
-            f"The class names {unfit} cannot be names of folders. Rename them without '/', '\\', '.' or '..'."
-        )
+        raise ValueError("\n".join(f"The class name {name!r} {message}" for name, message in unfit.items()))
     wanted = class_names if requested is None else requested
     missing = [name for name in wanted if name not in prompts]
     if missing:

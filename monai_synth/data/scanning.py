@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from ..utils.cores import usable_cores
 from ..utils.io import sha256_of
+from .class_names import unfit_class_names
 from .copies import join_near_duplicates, judge_copies
 from .findings import SHOWN, Finding
 from .image_groups import groups_of
@@ -48,7 +49,7 @@ def scan(
         annotations: table below the folder with the class of each image.
 
     Returns:
-        Records {image, label, class_name, group, origin, sha256}, sorted by path, and the class names.
+        Records {image, label, class_name, group, origin, sha256, pixels}, sorted by path, and the class names.
 
     Raises:
         ValueError: lists what is wrong with the data set.
@@ -112,6 +113,7 @@ def _examine(
     files = labelled_files(source, class_names, class_map, annotations, findings)
     found = sorted({file.class_name for file in files})
     names = list(class_names) if class_names else found
+    findings += [Finding("error", name, message) for name, message in unfit_class_names(names).items()]
     for name in names:
         if name not in found:
             folders = sorted(path.name for path in source.iterdir() if path.is_dir()) if source.is_dir() else found
@@ -169,6 +171,7 @@ def _records(
             "group": group or relative,
             "origin": "real",
             "sha256": file_hash,
+            "pixels": pixel_hash,
         }
         by_pixels[pixel_hash].append(record)
         records.append(record)

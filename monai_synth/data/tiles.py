@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from ..transforms.macenko import tissue_share
 from ..utils.io import write_json
+from .class_names import check_class_names
 
 logger = logging.getLogger(__name__)
 
@@ -138,14 +139,20 @@ def find_slides(source: Path) -> list[Path]:
 
 
 def read_labels(path: Path) -> dict[str, str]:
-    """Class of whole slides by name, from a CSV with the columns slide and class_name; empty when there is none."""
+    """Class of whole slides by name, from a CSV with the columns slide and class_name; empty when there is none.
+
+    Raises:
+        ValueError: when a column is missing, or a class cannot be the name of a folder.
+    """
     if not path.is_file():
         return {}
     with open(path, newline="", encoding="utf-8-sig") as file:
         rows = list(csv.DictReader(file))
     if not rows or not {"slide", "class_name"} <= set(rows[0]):
         raise ValueError(f"{path} needs the columns slide and class_name, found {sorted(rows[0]) if rows else []}.")
-    return {Path(row["slide"]).stem: row["class_name"] for row in rows}
+    labels = {Path(row["slide"].strip()).stem: (row["class_name"] or "").strip() for row in rows}
+    check_class_names(labels.values(), path)
+    return labels
 
 
 def regions_of(slide: Path, labels: Mapping[str, str]) -> dict[str, list[Polygon]] | str:
@@ -153,7 +160,7 @@ def regions_of(slide: Path, labels: Mapping[str, str]) -> dict[str, list[Polygon
 
     Raises:
         FileNotFoundError: when nobody has said anything of the slide.
-        ValueError: for a file that is no GeoJSON with classes.
+        ValueError: for a file that is no GeoJSON with classes, or a class that cannot be the name of a folder.
     """
     path = slide.with_suffix(".geojson")
     if not path.is_file():
@@ -175,6 +182,7 @@ def regions_of(slide: Path, labels: Mapping[str, str]) -> dict[str, list[Polygon
             f"{path} is not what QuPath exports: every feature needs a polygon and properties.classification.name "
             f"({type(error).__name__}: {error})."
         ) from error
+    check_class_names(regions, path)
     if not regions:
         raise ValueError(
             f"{path} has no region. Annotate the slide, or remove the file and name its class in {LABELS}."
@@ -239,6 +247,8 @@ def tiles_of(
     ratio = reader.get_downsample_ratio(wsi, level)
     height, width = reader.get_size(wsi, level)
     read = _region_reader(reader, wsi, level, slide)
+    if reader.backend == "openslide" and not isinstance(regions, str):
+        regions = _on_whole_slide(regions, wsi.properties)
     for class_name, corners in places_of(regions, height, width, ratio, plan).items():
         taken = 0
         for top, left in corners:
@@ -249,6 +259,17 @@ def tiles_of(
             taken += 1
             if taken == plan.max_per_class:
                 break
+
+
+def _on_whole_slide(
+    regions: Mapping[str, Sequence[Polygon]], properties: Mapping[str, str]
+) -> dict[str, list[Polygon]]:
+    """Regions in OpenSlide's pixels: QuPath counts from the corner of the scanned area, where a slide notes one."""
+    left, top = (float(properties.get(f"openslide.bounds-{axis}", 0)) for axis in "xy")
+    return {
+        name: [[[(x + left, y + top) for x, y in ring] for ring in polygon] for polygon in polygons]
+        for name, polygons in regions.items()
+    }
 
 
 def places_of(
@@ -307,8 +328,9 @@ def _region_reader(reader: Any, wsi: Any, level: int, slide: Path) -> Any:
     """A function that reads a square of a level, (size, size, 3) of 8 bits."""
     ratio = reader.get_downsample_ratio(wsi, level)
     if reader.backend != "tifffile":
+        mode = "RGBA" if reader.backend == "openslide" else "RGB"  # OpenSlide's alpha says what was not scanned
         return lambda top, left, size: _pixels(
-            reader.get_data(wsi, (round(top * ratio), round(left * ratio)), (size, size), level)[0]
+            reader.get_data(wsi, (round(top * ratio), round(left * ratio)), (size, size), level, mode=mode)[0]
         )
     height, width = reader.get_size(wsi, level)  # tifffile reads a whole level for every square, so once for all
     if height * width > 2_000_000_000:
@@ -321,4 +343,9 @@ def _region_reader(reader: Any, wsi: Any, level: int, slide: Path) -> Any:
 
 
 def _pixels(data: Any) -> np.ndarray:
-    return np.asarray(data, dtype=np.uint8).transpose(1, 2, 0)
+    """Pixels of shape (H, W, 3) and 8 bits from (3, H, W), or from (4, H, W) with its transparent parts on white."""
+    pixels = np.asarray(data, dtype=np.uint8).transpose(1, 2, 0)
+    if pixels.shape[2] == 3:
+        return pixels
+    alpha = pixels[..., 3:] / 255
+    return np.round(pixels[..., :3] * alpha + 255 * (1 - alpha)).astype(np.uint8)

@@ -37,14 +37,17 @@ class Limits:
     Args:
         contrast: the lowest standard deviation of the grey values.
         copy: the smallest distance between real images of different groups.
-        label: for each class the lowest probability of the own class; None when there are too few shots.
-        radius: for each class the largest distance to the nearest shot.
+        label: for each class the lowest probability of the own class, NaN when there are too few judges of it; None
+            when there are too few shots.
+        radius: for each class the largest distance to the nearest shot, NaN when there are too few judges of it.
+        judges: for each class the number of real images that set label and radius.
     """
 
     contrast: float
     copy: float
     label: Array | None
     radius: Array
+    judges: Array
 
 
 def distances_to_nearest(features: Array, others: Array) -> Array:
@@ -58,6 +61,9 @@ def real_limits(
     shots: ImageSet, views: Array, judges: ImageSet, contrasts: Array, class_names: Sequence[str], quantile: float
 ) -> Limits:
     """The limits that leave all but a share `quantile` of real images, step by step.
+
+    A limit at the most extreme of n judges refuses one in n + 1 further real images, so a class has limits of label
+    and radius where that is no more than `quantile`: at 0.05 from 19 judges on.
 
     Args:
         shots: images that the generator was fine-tuned on.
@@ -76,10 +82,12 @@ def real_limits(
             if not (images.labels == label).any():
                 raise ValueError(f"The class {name!r} has no {role}, without which no filter can be set. Use none.")
     fewest = min(int((shots.labels == label).sum()) for label in range(len(class_names)))
+    counts = np.bincount(judges.labels, minlength=len(class_names))
+    enough = (counts + 1) * quantile > 1 - 1e-9
     label_limits = None
     if fewest >= FEWEST_FOR_LABELS:
         claimed = _claimed(shots, judges, class_names)
-        label_limits = _quantiles(claimed, judges.labels, len(class_names), quantile, "lower")
+        label_limits = np.where(enough, _quantiles(claimed, judges.labels, len(class_names), quantile, "lower"), np.nan)
     own = np.zeros(len(judges.labels))
     for k in range(len(class_names)):
         own[judges.labels == k] = _to_own_class(shots, judges.of_class(k), k)
@@ -87,7 +95,8 @@ def real_limits(
         contrast=float(np.min(contrasts)),
         copy=float(np.quantile(nearest, COPY_SHARE, method="lower")),
         label=label_limits,
-        radius=_quantiles(own, judges.labels, len(class_names), 1 - quantile, "higher"),
+        radius=np.where(enough, _quantiles(own, judges.labels, len(class_names), 1 - quantile, "higher"), np.nan),
+        judges=counts,
     )
 
 
@@ -156,7 +165,7 @@ def failing(
         limit = np.broadcast_to(np.asarray(getattr(limits, "copy" if step == "repeat" else step)), (len(class_names),))
         limit = limit[images.labels]
         values = measured(step, shots, views, images, contrasts, class_names)
-        bad = values > limit if step == "radius" else values < limit
+        bad = values > limit if step == "radius" else values < limit  # nothing is beyond NaN
         for place in np.flatnonzero(bad):
             if verdicts[place] is None:
                 verdicts[place] = (step, float(values[place]), float(limit[place]))

@@ -32,12 +32,15 @@ def optical_density(image: Tensor) -> Tensor:
 
 
 def tissue_share(image: Tensor) -> float:
-    """The share of an image's pixels that are tissue and not empty slide, 0 to 1.
+    """The share of an image's pixels that are tissue, 0 to 1.
+
+    Empty slide is none, and neither is pure black, with which scanners and readers fill what was not scanned.
 
     Args:
         image: shape (3, H, W), in [0, 1].
     """
-    return float((optical_density(image).mean(dim=0) > TISSUE_DENSITY).double().mean())
+    is_dense = optical_density(image).mean(dim=0) > TISSUE_DENSITY
+    return float((is_dense & (image.amax(dim=0) > 0)).double().mean())
 
 
 def stain_matrix(density: Tensor, alpha: float = 1.0) -> Tensor | None:

@@ -1,10 +1,12 @@
 import json
+import os
 import shutil
 from types import SimpleNamespace
 
 import pytest
 import torch
 from monai.bundle import ConfigParser
+from PIL import Image
 
 from monai_synth.bundle.preparation import listing, prepare_data
 from monai_synth.data import load_datalist, phantom, write_synthetic_image
@@ -34,6 +36,39 @@ def test_a_corrected_table_of_the_same_length_is_another_data_set(image_folder, 
     assert listing(folder, **options) == before
     path.write_text("image,group\na/a_000.png,p2\n")
     assert listing(folder, **options) != before
+
+
+def test_what_the_scan_passes_over_makes_no_other_data_set(image_folder):
+    folder = image_folder({"a": 9, "b": 9})
+    path = prepare(folder)
+    for name in (".DS_Store", "a/.DS_Store", "a/Thumbs.db", "a/._a_000.png", "notes.txt", ".cache/x.png"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"by a file manager")
+    assert prepare(folder) == path
+    shutil.copy(folder / "a" / "a_000.png", folder / "a" / "more.png")
+    with pytest.raises(ValueError, match="(?s)What differs:.*files"):
+        prepare(folder)
+
+
+@pytest.mark.parametrize("key", ["dataset_dir", "external_dir"])
+def test_an_output_folder_in_a_data_set_is_refused(image_folder, key):
+    folder, other = image_folder({"a": 9, "b": 9}), image_folder({"a": 1, "b": 1}, name="other")
+    given = {"dataset_dir": str(folder), "external_dir": str(other)}
+    output = f"{given[key]}/runs/first"
+    with pytest.raises(ValueError, match=f"output_dir {output} lies in {key} {given[key]}, .*Name an --output_dir"):
+        prepare(folder, **given, output_dir=output)
+
+
+def test_a_name_that_is_not_utf8_is_told(image_folder):
+    folder = image_folder({"a": 9, "b": 9})
+    (folder / "c").mkdir()
+    for name in (b"a/gr\xfcn.png", b"c/x.png"):
+        shutil.copy(folder / "a" / "a_000.png", os.fsencode(folder) + b"/" + name)
+    os.rename(folder / "c", os.fsencode(folder) + b"/\xfc")
+    with pytest.raises(
+        ValueError, match=r"(?s)2 problems:.*a/gr\\xfcn.png: has a name that is not UTF-8.*  \\xfc: has"
+    ):
+        prepare(folder)
 
 
 def test_corrected_groups_are_told_and_reach_every_stage_after_the_split(image_folder):
@@ -68,6 +103,24 @@ def test_phantoms_with_other_settings_are_refused_before_they_are_drawn_again(tm
     monkeypatch.setattr(phantom, "write_phantoms", lambda *args, **kwargs: pytest.fail("drawn"))
     with pytest.raises(ValueError, match="(?s)What differs:\n  phantoms_per_class: 9 -> 12\nName another"):
         prepare(tmp_path / "none", **given, phantoms_per_class=12)
+
+
+def test_phantoms_of_a_run_that_was_stopped_are_drawn_anew_with_other_settings(tmp_path, monkeypatch):
+    given = {"dataset_dir": "phantom", "phantom_set": "colon", "phantom_patients": 9, "phantoms_per_class": 9}
+    with pytest.raises(ValueError, match="fewer than shots=99"):
+        prepare(tmp_path / "none", **given, image_size=64, shots=99)
+    with monkeypatch.context() as patch:
+        patch.setattr(phantom, "write_phantoms", lambda *args, **kwargs: pytest.fail("drawn"))
+        with pytest.raises(ValueError, match="fewer than shots=98"):
+            prepare(tmp_path / "none", **given, image_size=64, shots=98)
+    path = prepare(tmp_path / "none", **given, image_size=96)
+    assert {Image.open(record["image"]).size for record in load_datalist(path)} == {(96, 96)}
+    assert read_json(path.parent / "phantoms" / "phantoms.json")["image_size"] == 96
+    assert prepare(tmp_path / "none", **given, image_size=96) == path
+    path.unlink()
+    (path.parent / "phantoms" / "phantoms.json").unlink()
+    with pytest.raises(ValueError, match="phantoms has no phantoms.json, .*Remove the folder so that they are drawn"):
+        prepare(tmp_path / "none", **given, image_size=96)
 
 
 def test_what_is_made_of_the_images_is_in_the_identity(image_folder, monkeypatch):

@@ -52,7 +52,11 @@ def test_what_is_sorted_out_is_replaced_and_the_classifier_sees_the_rest(setting
     assert kept == wanted
     found = read_json(out / "filter_standard" / "filter.json")
     assert found["funnel"][0]["left"] == found["funnel"][2]["left"] + found["funnel"][2]["rejected"]
-    assert found["notes"] == ["The step label was left out: it needs 10 shots of every class."]
+    assert found["judges"] == {"benign": 6, "tumor": 6} and found["limits"]["radius"] == {"benign": None, "tumor": None}
+    assert found["notes"][0] == "The step label was left out: it needs 10 shots of every class."
+    few = "'benign' (6 validation images), 'tumor' (6 validation images)"
+    assert found["notes"][1].startswith(f"No limit of radius was set for {few}: one of n images")
+    assert "set --filter_quantile to 0.143 or more" in found["notes"][1]
     rejected = list(csv.DictReader(open(out / "filter_standard" / "rejected.csv")))
     assert {"benign_000000.png", "tumor_000003.png"} <= {row["image"] for row in rejected}
     assert {row["step"] for row in rejected} == {"copy"}

@@ -39,6 +39,10 @@ from tests.bundles.running import CONFIGS, ROOT, root_message, run
             "start_sigma is 2.0, but the scheduler 'pndm' cannot begin on images",
         ),
         ({"real_weight": 0.5, "real_share": 0.0}, "real_weight is 0.5, but with real_share 0.0 no real image is drawn"),
+        (
+            {"synthetic_first": 0.6},
+            "synthetic_first is 0.6, which of num_epochs 1 is 1 and not a part. Name 0 or 1, or",
+        ),
         ({"classifier": "resnet1"}, "timm has no model 'resnet1'. Near names are"),
         ({"base_model": "nowhere"}, "There is no base model 'nowhere'"),
         ({"dataset_dir": "/no/such/folder"}, "does not exist. Name a folder"),

@@ -48,6 +48,16 @@ def test_a_synthetic_image_does_not_lose_its_mark(image_folder, tmp_path, labell
     assert not (tmp_path / "out").exists()
 
 
+def test_classes_with_a_slash_do_not_become_one(image_folder, tmp_path):
+    source = image_folder({"a": 2, "b": 2})
+    rows = [(f"{name}/{name}_00{i}.png", f"AML/{name}") for name in "ab" for i in (0, 1)]
+    with open(source / "labels.csv", "w", newline="") as file:
+        csv.writer(file).writerows([("image", "class_name"), *rows])
+    with pytest.raises(ValueError, match="AML/a: cannot be the name of a folder. Rename the class: without '/'"):
+        crop_images(source / "labels.csv", tmp_path / "out", 0.5)
+    assert not (tmp_path / "out").exists()
+
+
 def test_nothing_is_written_over_or_half(image_folder, tmp_path):
     source = image_folder({"a": 2, "b": 2})
     for share in (0.0, 1.5):

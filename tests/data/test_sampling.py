@@ -5,6 +5,7 @@ import torch
 from monai.bundle import ConfigParser
 
 from monai_synth.data import OriginSampler, RealSyntheticDataset
+from monai_synth.data.sampling import realized_first
 from monai_synth.handlers import EpochSeed
 
 TRAIN = Path(__file__).resolve().parents[2] / "bundles" / "colon" / "configs" / "train.json"
@@ -35,6 +36,18 @@ def test_a_baseline_of_one_origin_is_drawn_alike():
 def test_a_share_out_of_range_is_refused():
     with pytest.raises(ValueError, match="real_share is 2; it must lie between 0 and 1"):
         OriginSampler(RECORDS, 5, real_share=2)
+
+
+def test_a_share_of_the_epochs_is_a_part_of_them():
+    assert [realized_first(share, 6) for share in (0, 0.1, 0.6, 1)] == [0, 1 / 6, 4 / 6, 1]
+    for share, epochs, words in (
+        (0.05, 6, "0.05, which of num_epochs 6 is 0 and not a part. Name 0.167 to 0.833, or train longer"),
+        (0.9, 4, "0.9, which of num_epochs 4 is 4 and not a part. Name 0.25 to 0.75, or train longer"),
+        (0.6, 1, "0.6, which of num_epochs 1 is 1 and not a part. Name 0 or 1, or train longer"),
+    ):
+        with pytest.raises(ValueError, match=f"synthetic_first is {words}"):
+            OriginSampler(RECORDS, 5, synthetic_first=share, num_epochs=epochs)
+    assert OriginSampler(RECORDS[:5], 5, synthetic_first=0.6).first_epochs == 0  # a baseline
 
 
 def test_the_epoch_is_told_by_the_handler():

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from monai_synth.data import check, save_datalist, scan, write_synthetic_image
+from monai_synth.data.findings import Finding
 from monai_synth.utils import write_json
 
 
@@ -138,6 +139,28 @@ def test_a_line_of_a_csv_without_a_class_is_told(image_folder, cells):
     }
 
 
+def test_blanks_around_a_cell_are_no_part_of_it(image_folder):
+    folder = image_folder({"a": 2, "b": 1})
+    (folder / "list.csv").write_text("image,class_name\na/a_000.png,a\n a/a_001.png ,a \nb/b_000.png, b\n")
+    named = [{"image": "a/a_000.png", "label": 0}, {"image": "a/a_001.png", "label": "a "}]
+    content = {"class_names": ["a ", "b"], "training": [*named, {"image": "b/b_000.png", "class_name": " b"}]}
+    write_json(folder / "list.json", content)
+    for name in ("list.csv", "list.json"):
+        records, names = scan(folder / name)
+        assert names == ["a", "b"] and [record["label"] for record in records] == [0, 0, 1]
+
+
+@pytest.mark.parametrize("name", ["list.csv", "list.json", ""])
+def test_images_of_other_classes_than_asked_for_are_told(image_folder, name):
+    folder = image_folder({"a": 1, "b": 1, "c": 2})
+    images = [(f"{c}/{c}_{index:03d}.png", c) for c, index in (("a", 0), ("b", 0), ("c", 0), ("c", 1))]
+    (folder / "list.csv").write_text("image,label\n" + "".join(f"{image},{c}\n" for image, c in images))
+    write_json(folder / "list.json", {"training": [{"image": image, "label": c} for image, c in images]})
+    told = messages(check(folder / name, class_names=["b", "a"]), "warning")["c"]
+    words = "is not in class_names, ['b', 'a']: its 2 images are left out."
+    assert told == words if name else told == "is not in class_names and is left out."
+
+
 @pytest.mark.parametrize(
     ("more", "labels", "classes"),
     [({}, [1, 0], ["0", "1"]), ({}, ["x", "y"], ["x", "y"]), ({"class_names": ["neg", "pos"]}, [1, 0], ["neg", "pos"])],
@@ -190,6 +213,23 @@ def test_everything_wrong_is_listed_at_once(image_folder, tmp_path):
     assert "not used" in messages(check(folder), "warning")["stray.png"]
     with pytest.raises(ValueError, match="(?s)cannot be used, 5 problems.*text.jpg.*"):
         scan(folder)
+
+
+@pytest.mark.parametrize("class_names", [None, ["a", "b", "c"]])
+def test_linked_folders_are_told(image_folder, class_names):
+    folder = image_folder({"a": 1, "b": 1})
+    other = image_folder({"c": 1, "d": 1}, name="other")
+    (folder / "c").symlink_to(other / "c")
+    (folder / "a" / "more").symlink_to(other / "d")
+    (folder / "a" / "inside").symlink_to(folder / "b")
+    found = check(folder, class_names=class_names)
+    for path, target in (("c", "c"), ("a/more", "d")):
+        message = f"is a link to {other / target}, outside the folder. Put a copy in its place."
+        assert Finding("error", path, message) in found
+    words = f"is a link to the folder {folder / 'b'}, and is not followed."
+    assert messages(found, "warning")["a/inside"] == words
+    (folder / "elsewhere").symlink_to(other)
+    assert "outside the folder" in messages(check(folder, class_names=class_names))["elsewhere"]
 
 
 def test_missing_empty_and_single_class_folders(tmp_path, image_folder):

@@ -53,6 +53,18 @@ def test_every_image_is_tested_in_exactly_one_fold():
     assert sum(map(len, tested)) == len(set().union(*tested)) == 40
 
 
+def test_classes_of_unequal_groups_are_in_equal_shares_in_every_fold():
+    """Of each class one patient has 20 images and 20 have one: the large one fills a fold, the others have 5 each."""
+    data = [
+        {**record, "group": f"{record['class_name']}{max(0, int(record['image'].split('/')[2]) - 19)}"}
+        for record in make({"a": 40, "b": 40})
+    ]
+    for split_seed in range(10):
+        folds = Counter((r["class_name"], r["fold"]) for r in assign_roles(data, 1, split_seed=split_seed))
+        for name in "ab":
+            assert sorted(folds[name, fold] for fold in range(5)) == [5, 5, 5, 5, 20]
+
+
 def test_fewer_shots_leave_the_folds_alone():
     data = make({"a": 30, "b": 30})
     assert roles_of(assign_roles(data, 2), "test") == roles_of(assign_roles(data, 9), "test")

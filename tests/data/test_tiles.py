@@ -1,5 +1,6 @@
 import csv
 import json
+import re
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from PIL import Image
 
 from monai_synth.__main__ import main
 from monai_synth.data import scan
-from monai_synth.data.tiles import TilePlan, build_reader, cut_tiles, places_of, regions_of
+from monai_synth.data.tiles import TilePlan, build_reader, cut_tiles, places_of, regions_of, tiles_of
 
 
 @pytest.fixture
@@ -104,6 +105,56 @@ def test_what_is_cut_out_of_a_region_is_not_of_its_class(tmp_path, kind):
     found = places_of(regions, 192, 256, 1.0, TilePlan(size=64))["tumor"]
     missing = {(top, left) for top in (0, 64, 128) for left in (0, 64, 128, 192)} - set(found)
     assert missing == ({(64, 64), (64, 128)} if kind == "Polygon" else {(64, 64)})
+
+
+class ScannedInParts:
+    """An OpenSlide of 256 x 128 pixels whose right half alone was scanned; the rest is transparent black."""
+
+    level_count, level_dimensions, level_downsamples, _filename = 1, [(256, 128)], [1.0], "one.mrxs"
+    properties: dict[str, str] = {}
+
+    def read_region(self, location, level, size):
+        pixels = np.zeros((128, 256, 4), np.uint8)
+        pixels[:, 128:] = [150, 60, 150, 255]
+        left, top = location
+        return Image.fromarray(pixels[top : top + size[1], left : left + size[0]])
+
+
+def scanned_in_parts(monkeypatch, **properties):
+    reader, slide = build_reader("openslide"), ScannedInParts()
+    slide.properties = {f"openslide.{name}": value for name, value in properties.items()}
+    monkeypatch.setattr(reader, "read", lambda path: slide)
+    return reader
+
+
+def test_what_was_not_scanned_is_white_and_no_tissue(tmp_path, monkeypatch):
+    reader = scanned_in_parts(monkeypatch)
+    found = tiles_of(tmp_path / "one.mrxs", "a", reader, TilePlan(size=64))
+    assert sorted(name for _, name, _ in found) == ["128_0", "128_64", "192_0", "192_64"]
+    half = next(tiles_of(tmp_path / "one.mrxs", "a", reader, TilePlan(size=128, step=64, min_tissue=0.4)))
+    assert half[1] == "64_0" and (half[2][:, :64] == 255).all() and (half[2][:, 64:] == [150, 60, 150]).all()
+
+
+def test_regions_of_qupath_begin_at_the_corner_of_what_was_scanned(tmp_path, monkeypatch):
+    regions = {"a": [[[(0, 0), (64, 0), (64, 64), (0, 64)]]]}
+    for bounds, expected in (({"bounds-x": "128", "bounds-y": "64"}, ["128_64"]), ({}, [])):
+        reader = scanned_in_parts(monkeypatch, **bounds)
+        found = tiles_of(tmp_path / "one.mrxs", regions, reader, TilePlan(size=64))
+        assert [name for _, name, _ in found] == expected
+
+
+def test_cells_of_classes_are_stripped_and_no_class_leaves_the_folder(slides, tmp_path):
+    (slides / "slides.csv").write_text("slide,class_name\none.tif , a \ntwo,a\n")
+    assert set(cut_tiles(slides, tmp_path / "out", TilePlan(size=64), "tifffile")) == {"a"}
+    for name in ("../up", "AML/M2", "..", ""):
+        (slides / "slides.csv").write_text(f"slide,class_name\none.tif,{name}\ntwo,a\n")
+        with pytest.raises(ValueError, match=f"slides.csv has the class '{re.escape(name)}', which cannot be the name"):
+            cut_tiles(slides, tmp_path / "no", TilePlan(size=64), "tifffile")
+    annotate(slides / "one.tif", **{"../up": (0, 0, 128, 384)})
+    (slides / "slides.csv").write_text("slide,class_name\ntwo,a\n")
+    with pytest.raises(ValueError, match=r"one.geojson has the class '\.\./up', which cannot be the name of a folder"):
+        cut_tiles(slides, tmp_path / "no", TilePlan(size=64), "tifffile")
+    assert not (tmp_path / "no").exists() and not (tmp_path / "up").exists()
 
 
 def test_bad_slides_are_told(slides, tmp_path, capsys):

@@ -86,6 +86,24 @@ def test_few_shots_judge_no_labels():
     assert found.label is None
 
 
+@pytest.mark.parametrize(("quantile", "needed"), [(0.05, 19), (0.1, 9), (0.5, 1)])
+def test_a_limit_of_few_judges_would_refuse_too_many_and_is_none(quantile, needed):
+    rng = np.random.default_rng(0)
+    shots, judges = images(rng, 12), images(rng, 20)
+    for count in (needed - 1, needed):
+        if count == 0:
+            continue
+        kept = np.r_[:count, 20:40]
+        some = ImageSet(judges.features[kept], judges.labels[kept], judges.groups[kept])
+        found = real_limits(shots, shots.features, some, np.ones(3), NAMES, quantile)
+        assert found.judges.tolist() == [count, 20]
+        assert np.isnan([found.label[0], found.radius[0]]).all() == (count < needed)
+        assert np.isfinite([found.label[1], found.radius[1]]).all()
+        far = ImageSet(-shots.features[:1], np.array([0]), np.array([0]))
+        verdict = failing(("label", "radius"), found, shots, shots.features, far, np.ones(1), NAMES)[0]
+        assert (verdict is None) == (count < needed)
+
+
 def test_a_class_without_judges_is_refused(real):
     shots, judges = real
     with pytest.raises(ValueError, match="class 'right' has no validation images"):

@@ -53,6 +53,7 @@ def test_white_and_single_stained_tiles_stay_as_they_are(caplog):
     assert torch.equal(normalize(white), white) and torch.equal(normalize(grey), grey)
     assert caplog.text.count("stays as it is") == 1
     assert tissue_share(white) == 0 and tissue_share(grey) == 1
+    assert tissue_share(torch.zeros(3, 8, 8)) == 0  # nothing was scanned there
 
 
 def test_none_changes_nothing_and_other_words_are_refused():
