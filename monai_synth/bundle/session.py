@@ -6,6 +6,7 @@ import difflib
 import hashlib
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -132,11 +133,16 @@ def check_keys(workflow: ConfigWorkflow) -> None:
     unknown = [key for key in config if key not in known]
     if not unknown:
         return
+    raise ValueError(
+        f"No config in {workflow.config_root_path} has the key {with_nearest(unknown, known)}. "
+        f"What may be set stands at the top of each config there."
+    )
+
+
+def with_nearest(unknown: Iterable[str], known: set[str]) -> str:
+    """Unknown keys for a message, each with the known one that is nearest where one is near."""
     words = []
     for key in unknown:
         near = difflib.get_close_matches(key, known - RESERVED, n=1, cutoff=0.5)
         words.append(f"{key!r}" + (f" (did you mean {near[0]!r}?)" if near else ""))
-    raise ValueError(
-        f"No config in {workflow.config_root_path} has the key {', '.join(words)}. "
-        f"What may be set stands at the top of each config there."
-    )
+    return ", ".join(words)

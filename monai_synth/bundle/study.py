@@ -27,7 +27,7 @@ from .controls import arms_of_study
 from .nesting import nested_workflow
 from .preparation import prepare_data
 from .provenance import check_judges
-from .session import digest, known_keys, plain_settings
+from .session import digest, known_keys, plain_settings, with_nearest
 from .settings import check_settings
 from .stage_record import Stage
 from .stages import FOLDERS, OF_SAMPLES, execute, is_complete, required_workflow, stage_of
@@ -174,7 +174,8 @@ class _Runs:
             unknown = sorted({top_key(key) for key in (*cell.settings, *cell.components)} - known)
             if unknown:
                 raise ValueError(
-                    f"The arm {cell.arm!r}, its overlay or the grid sets {unknown}, which no config of the bundle has."
+                    f"The arm {cell.arm!r}, its overlay or the grid sets {with_nearest(unknown, known)}, which no "
+                    "config of the bundle has."
                 )
             kind = digest([{k: v for k, v in cell.settings.items() if k not in ("seed", "fold")}, cell.overlays])
             if kind not in seen:

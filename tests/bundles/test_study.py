@@ -93,7 +93,7 @@ def test_a_study_runs_shares_and_goes_on(settings):
     ("change", "words"),
     [
         ({"grid": {"shots": 5}}, "must be a list of values"),
-        ({"grid": {"shot": [5]}}, "sets ['shot'], which no config of the bundle has"),
+        ({"grid": {"shot": [5]}}, "sets 'shot' (did you mean 'shots'?), which no config"),
         ({"grid": {"rank": [0]}}, "rank is 0. It must lie between 1 and 1024"),
         ({"controls": "false"}, "controls is 'false'. It can be False, True"),
         ({"bootstrap_samples": "many"}, "bootstrap_samples is 'many'. It must be a whole number from 10"),
@@ -111,7 +111,10 @@ def test_a_wrong_study_stops_before_its_first_run(settings, change, words):
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("shot: 5", "The arm 'real', its overlay or the grid sets ['shot'], which no config of the bundle has"),
+        (
+            "shot: 5",
+            "The arm 'real', its overlay or the grid sets 'shot' (did you mean 'shots'?), which no config",
+        ),
         ("trian::random_transforms: []", "did you mean 'train'?"),
         ("rank: 0", "rank is 0. It must lie between 1 and 1024"),
     ],
