@@ -6,8 +6,9 @@ import csv
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from .findings import SHOWN, Finding
 
@@ -94,6 +95,18 @@ def _by_pattern(relative: Sequence[str], pattern: str, findings: list[Finding]) 
     return found
 
 
+def group_in(row: Mapping[str, Any], class_name: str) -> str | None:
+    """The group that a row or record names, in the first of `GROUP_COLUMNS` that it has.
+
+    Args:
+        row: of a table or a datalist.
+        class_name: its class, within which a cluster's label counts.
+    """
+    column = next((name for name in GROUP_COLUMNS if name in row), "")
+    group = str(row.get(column) or "").strip()
+    return f"{class_name}_{group}" if group and column == WITHIN_CLASS else group or None
+
+
 class _Table:
     """Groups by what a table calls the images: a path, the folder and the name, the name, or its stem."""
 
@@ -122,9 +135,8 @@ class _Table:
             findings.append(Finding("error", path.name, message))
             return
         for row in rows:
-            cell, own = (row[image] or "").replace("\\", "/").removeprefix("./"), (row[group] or "").strip()
-            prefix = f"{Path(cell).parent.name}_" if own and group == WITHIN_CLASS else ""
-            self._add(cell, prefix + own, whole=image == "image")
+            cell = (row[image] or "").replace("\\", "/").removeprefix("./")
+            self._add(cell, group_in(row, Path(cell).parent.name) or "", whole=image == "image")
 
     def _add(self, cell: str, group: str, whole: bool) -> None:
         if whole:

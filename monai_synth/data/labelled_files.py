@@ -20,7 +20,7 @@ from .folders import (
     shown,
     visible_files,
 )
-from .image_groups import GROUP_COLUMNS, WITHIN_CLASS
+from .image_groups import group_in
 from .images import is_image_name
 from .records import SECTIONS, datalist_content
 
@@ -158,8 +158,8 @@ def _image_paths(folder: Path, source: Path, findings: list[Finding]) -> Iterato
 def _of_csv(source: Path, findings: list[Finding]) -> list[LabelledFile]:
     with open(source, newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
+        columns = reader.fieldnames or []  # of an empty file there are none
         rows = [(reader.line_num, row) for row in reader]
-    columns = reader.fieldnames or []
     class_column = "class_name" if "class_name" in columns else "label"
     if not {"image", class_column} <= set(columns):
         message = f"needs the columns image and class_name (or label), found {sorted(columns)}."
@@ -174,15 +174,8 @@ def _of_csv(source: Path, findings: list[Finding]) -> list[LabelledFile]:
             message = f"has nothing in the column {' and '.join(empty)}. Name the image and its class, or remove it."
             findings.append(Finding("error", f"{source.name}, line {line}", message))
             continue
-        files.append(LabelledFile(os.path.join(folder, image), class_name, _group_in(row, class_name)))
+        files.append(LabelledFile(os.path.join(folder, image), class_name, group_in(row, class_name)))
     return files
-
-
-def _group_in(row: Mapping[str, Any], class_name: str) -> str | None:
-    """The group that a row or record names itself, in the first of `GROUP_COLUMNS` that it has."""
-    column = next((name for name in GROUP_COLUMNS if name in row), "")
-    group = str(row.get(column) or "").strip()
-    return f"{class_name}_{group}" if group and column == WITHIN_CLASS else group or None
 
 
 def _of_datalist(source: Path, findings: list[Finding]) -> Iterator[LabelledFile]:
@@ -199,7 +192,7 @@ def _of_datalist(source: Path, findings: list[Finding]) -> Iterator[LabelledFile
             elif row.get("origin") == "synthetic":
                 findings.append(Finding("error", image, f"is, by its origin in {source.name}, {SYNTHETIC}"))
             else:
-                yield LabelledFile(image, class_name, _group_in(row, class_name))
+                yield LabelledFile(image, class_name, group_in(row, class_name))
 
 
 def _class_in(row: Mapping[str, Any], class_names: Sequence[str] | None) -> str | None:

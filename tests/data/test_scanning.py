@@ -103,6 +103,12 @@ def test_a_datalist_of_synthetic_images_is_no_data_set(image_folder):
         scan(folder / "list.json")
 
 
+def test_an_empty_csv_is_told(tmp_path):
+    (tmp_path / "labels.csv").write_text("")
+    (finding,) = check(tmp_path / "labels.csv")
+    assert finding.level == "error" and "needs the columns image and class_name (or label), found []" in finding.message
+
+
 def test_a_csv_and_a_datalist_are_scanned_too(image_folder, tmp_path):
     folder = image_folder({"a": 1, "b": 1})
     (folder / "list.csv").write_text("image,class_name,group\na/a_000.png,a,p1\nb/b_000.png,b,p2\n")
