@@ -22,7 +22,8 @@ from ..utils.io import atomic_path, read_json, write_json, write_text
 from ..utils.tensors import save_state_dict
 from .nesting import nested_workflow
 from .provenance import check_judges
-from .stages import execute, required_workflow, stage_of
+from .stage_identity import stage_of
+from .stages import execute, required_workflow
 
 logger = logging.getLogger(__name__)
 

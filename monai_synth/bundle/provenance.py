@@ -11,7 +11,7 @@ from monai.bundle import ConfigWorkflow
 from ..data.fitted_images import NOTE, check_fitted_images, write_fitted_images
 from ..data.records import load_datalist, select
 from ..utils.io import atomic_path
-from .stages import FOLDERS
+from .stage_identity import FOLDERS
 
 logger = logging.getLogger(__name__)
 

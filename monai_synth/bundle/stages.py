@@ -9,19 +9,17 @@ from typing import Any
 from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.utils import set_determinism
 
-from ..networks.adapter_files import adapter_sha256
-from ..networks.base_models import fingerprint, resolve_base_model
-from ..networks.feature_encoder import encoder_fingerprint
 from ..networks.sharing import release_diffusion
 from ..utils import processes
-from ..utils.io import read_json, sha256_of
+from ..utils.io import read_json
 from ..utils.lock import hold_folder
 from ..utils.stopping import stop_request
 from .errors import speak_plainly
 from .machine import use_device, use_threads
-from .nesting import CONFIGS, forwarded, nested_workflow
+from .nesting import nested_workflow
 from .pool import check_drawn
-from .session import changed_parts, check_keys, digest, overlaid, plain_settings, running_workflow
+from .session import check_keys, plain_settings, running_workflow
+from .stage_identity import FOLDERS, folder_of, stage_of, upstream_of
 from .stage_record import Stage
 
 logger = logging.getLogger(__name__)
@@ -49,98 +47,9 @@ def required_workflow(caller: str) -> ConfigWorkflow:
     return workflow
 
 
-def stage_of(workflow: ConfigWorkflow, name: str, folder: Path) -> Stage:
-    """The stage of a workflow, its upstream identities read from the stages' records."""
-    config = workflow.parser.config
-    output_dir = Path(workflow.parser.get_parsed_content("output_dir"))
-    settings = plain_settings(config)
-    if name in CONFIGS:
-        own_file = workflow.config_root_path / f"{name}.json"
-        settings = forwarded(config, ConfigParser.load_config_file(own_file)) if own_file.is_file() else settings
-        replaced, own = overlaid(config, own_file), (
-            ConfigParser.load_config_file(own_file) if own_file.is_file() else {}
-        )
-        parts = {key: changed_parts(value, own.get(key)) for key, value in replaced.items() if key != "device"}
-        settings |= {key: digest(value) for key, value in parts.items()}
-    if name == "train_diffusion":  # they draw its sample grids and leave the adapter as it is
-        settings = {key: value for key, value in settings.items() if key not in OF_SAMPLES}
-    if name == "generate" and settings["adapter_scope"] == "none":  # nothing is fine-tuned for it
-        settings = {key: value for key, value in settings.items() if key not in OF_FINE_TUNING}
-    if name in ("train", "evaluate"):
-        settings.pop("filter_quantile", None)  # the identity of the filter stage says it
-        if settings.get("mixing") != "none" and "synthetic_datalist" in settings:  # images from elsewhere
-            settings["synthetic_sha256"] = datalist_sha256(settings["synthetic_datalist"])
-        if settings.get("synthetic_per_class") is not None:
-            settings.pop("images_per_class", None)  # the first ones are used, however many there are
-    if name in ("filter", "privacy"):
-        settings["encoder_fingerprint"] = encoder_fingerprint(settings["encoder"])
-    if "base_model" in settings and needs_base(name, settings):
-        settings["base_fingerprint"] = base_fingerprint(settings)
-    if name == "generate" and settings.get("few_step_adapter"):
-        settings["few_step_sha256"] = adapter_sha256(settings["few_step_adapter"])
-    upstream = {}
-    if name != "split":
-        record = output_dir / "datalist.json"
-        upstream["split"] = read_json(record)["identity"] if record.exists() else ""
-    for parent in upstream_of(name, settings):
-        record = output_dir / folder_of(parent, settings) / "run.json"
-        upstream[parent] = read_json(record)["identity"] if record.exists() else ""
-    return Stage(name, folder, settings, upstream, config)
-
-
-FOLDERS = {"prior": "prior", "train_diffusion": "adapter", "generate": "synthetic", "filter": "filter_{filter}"}
-OF_SAMPLES = ("guidance_scale", "guidance_interval", "num_inference_steps", "scheduler", "few_step_adapter")
 # In place of the settings for an adapter of few steps where none draws, as the sampler of train_diffusion.json has it.
 WITHOUT_FEW_STEPS: dict[str, Any] = {"num_inference_steps": 20, "guidance_scale": 1.5, "scheduler": "dpmsolver++"}
-OF_FINE_TUNING = (
-    *("rank", "lora_targets", "lora_alpha", "lora_dropout", "lora_init", "use_dora", "use_rslora"),
-    *("train_text_encoder", "max_steps", "adapter_batch_size", "adapter_learning_rate", "accumulate_steps"),
-    *("gradient_checkpointing", "ema_decay", "noise_offset", "min_snr_gamma", "prompt_dropout", "sample_every"),
-    *("prior_images", "prior_weight"),
-)
 ONE_PROCESS = ("filter", "privacy", "study")  # what cannot be divided
-
-
-def folder_of(name: str, settings: dict[str, Any]) -> str:
-    """The folder of a stage within `output_dir`."""
-    return FOLDERS[name].format(**settings)
-
-
-def upstream_of(name: str, settings: dict[str, Any]) -> list[str]:
-    """The stages that must be complete before one can begin."""
-    if name == "train_diffusion":
-        return ["prior"] if settings.get("prior_images") else []
-    if name == "generate":
-        return [] if settings["adapter_scope"] == "none" else ["train_diffusion"]
-    if name in ("assess", "filter", "privacy"):
-        return ["generate"]
-    if name == "train" and settings["mixing"] != "none" and "synthetic_datalist" not in settings:
-        return ["generate" if settings.get("filter", "none") == "none" else "filter"]
-    return []
-
-
-def datalist_sha256(path: str) -> str:
-    """The SHA-256 of a datalist of synthetic images.
-
-    Raises:
-        FileNotFoundError: when there is none.
-    """
-    if not Path(path).is_file():
-        raise FileNotFoundError(
-            f"There is no synthetic_datalist {path}. It is the datalist.json of an imported package."
-        )
-    return sha256_of(path)
-
-
-def base_fingerprint(settings: dict[str, Any]) -> str:
-    """SHA-256 of the weights that a config's base model has."""
-    variant = settings.get("variant")
-    return fingerprint(resolve_base_model(settings["base_model"], variant), variant)
-
-
-def needs_base(name: str, settings: dict[str, Any]) -> bool:
-    """Whether a stage's outputs depend on the base model."""
-    return name in FOLDERS or settings.get("mixing") != "none"
 
 
 def begin(name: str, folder: str) -> None:

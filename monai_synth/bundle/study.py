@@ -29,8 +29,9 @@ from .preparation import prepare_data
 from .provenance import check_judges
 from .session import digest, known_keys, plain_settings, with_nearest
 from .settings import check_settings
+from .stage_identity import FOLDERS, OF_SAMPLES, stage_of
 from .stage_record import Stage
-from .stages import FOLDERS, OF_SAMPLES, execute, is_complete, required_workflow, stage_of
+from .stages import execute, is_complete, required_workflow
 from .study_plan import WITHOUT_SYNTHETIC, Cell, overlay_path, plan, pool_name, top_key
 
 logger = logging.getLogger(__name__)

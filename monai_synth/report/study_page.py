@@ -12,16 +12,9 @@ from ..data.records import class_names_of, load_datalist
 from ..utils.io import write_json
 from .collect import LIMITS, data_of, optional, samples_of
 from .html import embedded, thumbnails, write_page
-from .study import (
-    AXES,
-    confusion_path,
-    curves_of,
-    draw_of,
-    labels_of,
-    settings_of,
-    write_study_report,
-)
+from .study import draw_of, settings_of
 from .study_files import Row, read_results, rows_if_any
+from .study_report import AXES, confusion_path, curves_of, labels_of, write_study_report
 
 SUMMARIZED = ("balanced_accuracy", "macro_f1", "auroc", "accuracy")
 FIGURES = {

@@ -5,8 +5,9 @@ import pytest
 from monai.bundle import ConfigWorkflow
 
 from monai_synth.bundle import stages
+from monai_synth.bundle.stage_identity import needs_base
 from monai_synth.bundle.stage_record import Stage, changed
-from monai_synth.bundle.stages import bring_prior_up_to_date, current_stage, needs_base
+from monai_synth.bundle.stages import bring_prior_up_to_date, current_stage
 from monai_synth.utils import read_json
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from monai_synth.bundle.stages import OF_FINE_TUNING
+from monai_synth.bundle.stage_identity import OF_FINE_TUNING
 from monai_synth.data import load_datalist, read_image
 from monai_synth.networks import (
     LatentDiffusion,

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from monai_synth.bundle.privacy import denoising_losses, images_channel, members_and_holdout, metadata_channel
+from monai_synth.bundle.adapter_privacy import denoising_losses
+from monai_synth.bundle.privacy import images_channel, members_and_holdout, metadata_channel
 from monai_synth.metrics.privacy import membership
 from monai_synth.networks import LatentDiffusion, LoRADenoiser, save_adapter
 from monai_synth.utils import read_json

@@ -9,7 +9,8 @@ from PIL import Image
 
 from monai_synth.__main__ import main
 from monai_synth.data import scan
-from monai_synth.data.tiles import TilePlan, build_reader, cut_tiles, places_of, regions_of, tiles_of
+from monai_synth.data.annotations import regions_of
+from monai_synth.data.tiles import TilePlan, build_reader, cut_tiles, places_of, tiles_of
 
 
 @pytest.fixture

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from monai_synth.report import write_report
-from monai_synth.report.study import compare_arms, curves_of, draw_distances, labels_of, write_study_report
+from monai_synth.report.study import compare_arms
 from monai_synth.report.study_files import read_predictions, read_results, rows_if_any
+from monai_synth.report.study_report import curves_of, draw_distances, labels_of, write_study_report
 from monai_synth.report.tables import text_table, write_rows
 from monai_synth.utils import write_json
 
@@ -113,7 +114,7 @@ def test_distances_of_other_generators_are_no_draws_of_one(tmp_path, monkeypatch
     assert draw_distances(tmp_path)[0].stat().st_size > 1000
     drawn = {}
     for name in ("draw_curves", "draw_distance_dots"):
-        monkeypatch.setattr(f"monai_synth.report.study.{name}", lambda values, *_: drawn.update(values))
+        monkeypatch.setattr(f"monai_synth.report.study_report.{name}", lambda values, *_: drawn.update(values))
     draw_distances(tmp_path)
     by_shots = {label: values if len(shots) > 1 else {5.0: values} for label, values in drawn.items()}
     expected = {"benign": 10.0, "benign, rank 4": 30.0, "malignant": 10.0, "malignant, rank 4": 30.0}
