@@ -57,8 +57,8 @@ def judges_among_fitted(note: Mapping[str, Any], records: Sequence[Record]) -> l
     return found
 
 
-def check_fitted_images(synthetic_datalist: PathLike, records: Sequence[Record]) -> bool:
-    """Whether it is known what the generator of synthetic images has learned, and that it judges nothing.
+def check_fitted_images(synthetic_datalist: PathLike, records: Sequence[Record]) -> None:
+    """Checks that what the generator of synthetic images has learned, where that is known, judges nothing.
 
     Args:
         synthetic_datalist: path of their datalist, with the note beside it.
@@ -69,7 +69,7 @@ def check_fitted_images(synthetic_datalist: PathLike, records: Sequence[Record])
     """
     path = Path(synthetic_datalist).parent / NOTE
     if not path.is_file():
-        return False
+        return  # see `unchecked`
     found = judges_among_fitted(read_json(path), records)
     if found:
         counts = {role: sum(record["role"] == role for record in found) for role in JUDGES}
@@ -80,7 +80,17 @@ def check_fitted_images(synthetic_datalist: PathLike, records: Sequence[Record])
             "would be judged on what they were made of. Take the seed, fold, shots and groups of the run that drew "
             "them, or draw images of this run by leaving out --synthetic_datalist."
         )
-    return True
+
+
+def unchecked(synthetic_datalist: PathLike) -> str | None:
+    """What a reader has to know of synthetic images without the note beside their datalist; None with it."""
+    if (Path(synthetic_datalist).parent / NOTE).is_file():
+        return None
+    return (
+        f"It could not be checked whether the generator of {synthetic_datalist} has learned images that judge here: "
+        f"there is no {NOTE} beside it, as for packages of `export`, adapters from elsewhere and images of earlier "
+        "versions."
+    )
 
 
 def _digest(name: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from sklearn.metrics import pairwise_distances_argmin_min
@@ -62,8 +61,9 @@ def real_limits(
 ) -> Limits:
     """The limits that leave all but a share `quantile` of real images, step by step.
 
-    A limit at the most extreme of n judges refuses one in n + 1 further real images, so a class has limits of label
-    and radius where that is no more than `quantile`: at 0.05 from 19 judges on.
+    A limit at the k-th most extreme of n judges refuses k in n + 1 further real images, the conformal rank (Vovk et
+    al., "Algorithmic Learning in a Random World", 2005). So it lies at the largest k for which that is no more than
+    `quantile`, and a class has limits of label and radius where there is one: at 0.05 from 19 judges on.
 
     Args:
         shots: images that the generator was fine-tuned on.
@@ -83,11 +83,10 @@ def real_limits(
                 raise ValueError(f"The class {name!r} has no {role}, without which no filter can be set. Use none.")
     fewest = min(int((shots.labels == label).sum()) for label in range(len(class_names)))
     counts = np.bincount(judges.labels, minlength=len(class_names))
-    enough = (counts + 1) * quantile > 1 - 1e-9
     label_limits = None
     if fewest >= FEWEST_FOR_LABELS:
         claimed = _claimed(shots, judges, class_names)
-        label_limits = np.where(enough, _quantiles(claimed, judges.labels, len(class_names), quantile, "lower"), np.nan)
+        label_limits = _lowest(claimed, judges.labels, len(class_names), quantile)
     own = np.zeros(len(judges.labels))
     for k in range(len(class_names)):
         own[judges.labels == k] = _to_own_class(shots, judges.of_class(k), k)
@@ -95,13 +94,20 @@ def real_limits(
         contrast=float(np.min(contrasts)),
         copy=float(np.quantile(nearest, COPY_SHARE, method="lower")),
         label=label_limits,
-        radius=np.where(enough, _quantiles(own, judges.labels, len(class_names), 1 - quantile, "higher"), np.nan),
+        radius=-_lowest(-own, judges.labels, len(class_names), quantile),
         judges=counts,
     )
 
 
-def _quantiles(values: Array, labels: Array, num_classes: int, share: float, method: Any) -> Array:
-    return np.array([np.quantile(values[labels == label], share, method=method) for label in range(num_classes)])
+def _lowest(values: Array, labels: Array, num_classes: int, share: float) -> Array:
+    """For each class the value that no more than a share of further ones is below; NaN where there are too few."""
+    limits = np.full(num_classes, np.nan)
+    for label in range(num_classes):
+        own = np.sort(values[labels == label])
+        rank = int((len(own) + 1) * share + 1e-9)
+        if rank:
+            limits[label] = own[min(rank, len(own)) - 1]
+    return limits
 
 
 def _claimed(shots: ImageSet, images: ImageSet, class_names: Sequence[str]) -> Array:

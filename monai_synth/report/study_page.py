@@ -14,7 +14,7 @@ from .collect import LIMITS, data_of, optional, samples_of
 from .html import embedded, thumbnails, write_page
 from .study import draw_of, settings_of
 from .study_files import Row, read_results, rows_if_any
-from .study_report import AXES, confusion_path, curves_of, labels_of, write_study_report
+from .study_report import AXES, confusion_path, curves_of, labels_of, unchecked_images, write_study_report
 
 SUMMARIZED = ("balanced_accuracy", "macro_f1", "auroc", "accuracy")
 FIGURES = {
@@ -88,7 +88,7 @@ def collect_study(folder: Path, record: Mapping[str, Any]) -> dict[str, Any]:
         "pool": shown.name,
         "samples": samples_of(synthetic, class_names),
         "privacy": {pool: audit_of(folder / pool) for pool in pools},
-        "limits": list(LIMITS),
+        "limits": [*unchecked_images(rows), *LIMITS],
         "provenance": {key: record[key] for key in ("began", "identity", "machine", "versions", "peak_memory_mb")}
         | {"seconds": sum(float(row["seconds"]) for row in rows)},
     }

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ..data.fitted_images import unchecked
 from ..metrics.statistics import Difference
 from ..utils.io import read_json, write_text
 from .curves import draw_curves, draw_distance_dots, draw_forest
@@ -97,8 +98,14 @@ def write_study_report(folder: str | Path, reference: str) -> list[Path]:
         matrix, names = sum_of_confusions(folder, [row for row in rows if row["arm"] == arm])
         written.append(confusion_path(folder, arm))
         draw_confusion(matrix, names, written[-1])
-    write_text(folder / "summary.txt", text)
+    write_text(folder / "summary.txt", "\n\n".join([text, *unchecked_images(rows)]))
     return written
+
+
+def unchecked_images(rows: Sequence[Row]) -> list[str]:
+    """What could not be checked of synthetic images from elsewhere: a sentence for each datalist without a note."""
+    paths = sorted({row["synthetic_datalist"] for row in rows if row.get("synthetic_datalist")})
+    return [words for path in paths if (words := unchecked(path))]
 
 
 def draw_distances(folder: Path) -> list[Path]:

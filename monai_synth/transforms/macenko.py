@@ -22,6 +22,7 @@ REFERENCE = torch.nn.functional.normalize(
 REFERENCE_AMOUNTS = torch.tensor([1.6, 0.9], dtype=torch.float64)
 LIGHT = 240 / 255  # transmitted light of an empty slide
 TISSUE_DENSITY = 0.15  # optical density (natural logarithm) of tissue, mean of the channels: blue slides absorb no blue
+FILL = 10 / 255  # brightest channel of what was not scanned
 FEWEST_TISSUE = 0.05  # share of tissue below which a tile's stains cannot be told
 SMALLEST_ANGLE = 0.12  # radians between the two stains, below which there is but one
 
@@ -34,13 +35,14 @@ def optical_density(image: Tensor) -> Tensor:
 def tissue_share(image: Tensor) -> float:
     """The share of an image's pixels that are tissue, 0 to 1.
 
-    Empty slide is none, and neither is pure black, with which scanners and readers fill what was not scanned.
+    Empty slide is none, and neither is black, with which scanners and readers fill what was not scanned; JPEG leaves
+    that a few grey levels off. In none of 288 real tiles of colon and lung is more than one pixel in 50,000 as dark.
 
     Args:
         image: shape (3, H, W), in [0, 1].
     """
     is_dense = optical_density(image).mean(dim=0) > TISSUE_DENSITY
-    return float((is_dense & (image.amax(dim=0) > 0)).double().mean())
+    return float((is_dense & (image.amax(dim=0) > FILL)).double().mean())
 
 
 def stain_matrix(density: Tensor, alpha: float = 1.0) -> Tensor | None:

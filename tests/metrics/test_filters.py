@@ -104,6 +104,18 @@ def test_a_limit_of_few_judges_would_refuse_too_many_and_is_none(quantile, neede
         assert (verdict is None) == (count < needed)
 
 
+def test_no_number_of_judges_refuses_more_of_further_real_images_than_was_said():
+    rng = np.random.default_rng(3)
+    shots, further, refused = images(rng, 12), images(rng, 200), []
+    for _ in range(300):
+        judges = images(rng, 30)  # of which the second would refuse two in 31
+        found = real_limits(shots, shots.features, judges, np.ones(3), NAMES, 0.05)
+        for label in (0, 1):
+            own = distances_to_nearest(further.of_class(label).features, shots.of_class(label).features)
+            refused.append(np.mean(own > found.radius[label]))
+    assert np.mean(refused) == pytest.approx(1 / 31, abs=0.01)
+
+
 def test_a_class_without_judges_is_refused(real):
     shots, judges = real
     with pytest.raises(ValueError, match="class 'right' has no validation images"):

@@ -3,6 +3,7 @@ import csv
 import numpy as np
 import pytest
 
+from monai_synth.data.fitted_images import write_fitted_images
 from monai_synth.report import write_report
 from monai_synth.report.study import compare_arms
 from monai_synth.report.study_files import read_predictions, read_results, rows_if_any
@@ -76,6 +77,20 @@ def test_the_report_is_written_from_files(study):
     written = write_study_report(folder, "real")
     assert {path.name for path in written} >= {"summary.txt", "comparison.csv", "differences.png", "confusion_real.png"}
     assert "Better by" in (folder / "summary.txt").read_text()
+
+
+def test_images_of_unknown_origin_are_told_in_the_summary(study, tmp_path):
+    folder = study({"real": 0.6, "better": 0.85}, num_draws=2)
+    known, unknown = tmp_path / "known" / "datalist.json", tmp_path / "unknown" / "datalist.json"
+    known.parent.mkdir()
+    write_fitted_images(known.parent, [], [])
+    rows = read_results(folder)
+    for row in rows:
+        row["synthetic_datalist"] = "" if row["arm"] == "real" else str(known if row["seed"] == "0" else unknown)
+    write_rows(folder / "results.csv", rows)
+    write_study_report(folder, "real")
+    summary = (folder / "summary.txt").read_text()
+    assert f"the generator of {unknown} has learned" in summary and str(known) not in summary.split("It could not")[1]
 
 
 def test_curves_keep_other_settings_apart():

@@ -54,6 +54,9 @@ def test_white_and_single_stained_tiles_stay_as_they_are(caplog):
     assert caplog.text.count("stays as it is") == 1
     assert tissue_share(white) == 0 and tissue_share(grey) == 1
     assert tissue_share(torch.zeros(3, 8, 8)) == 0  # nothing was scanned there
+    near_black = torch.tensor([6.0, 3.0, 8.0]).view(3, 1, 1).expand(3, 8, 8) / 255
+    assert tissue_share(near_black) == 0  # as JPEG leaves it
+    assert tissue_share(near_black + torch.tensor([20.0, 0.0, 30.0]).view(3, 1, 1) / 255) == 1  # a dark nucleus
 
 
 def test_none_changes_nothing_and_other_words_are_refused():
