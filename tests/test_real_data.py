@@ -27,13 +27,12 @@ def test_real_folders_are_scanned_and_split(name, num_folds):
 
 
 @pytest.mark.parametrize(
-    ("name", "decibels"),
-    [("wbc_pbc", 26), ("wbc_bccd", 26), ("wbc_jiangxi", 26), ("lung_lc25000", 22), ("colon_lc25000", 19.5)],
+    "name", ["wbc_pbc", "wbc_bccd", "wbc_jiangxi", "lung_lc25000", "colon_lc25000", "colon_glas"]
 )
-def test_the_embedded_autoencoder_keeps_real_images_recognizable(name, decibels):
+def test_the_embedded_autoencoder_keeps_real_images(name):
     diffusion = LatentDiffusion("nano")
     paths = sorted(path for ending in ("jp*g", "png") for path in (DATA / name).rglob(f"*.{ending}"))
     paths = paths[:: len(paths) // 20]
     images = torch.stack([ResizeCrop(128)(torch.from_numpy(read_image(path))) for path in paths])
     error = (diffusion.decode(diffusion.encode(images)[0]) - images).square().mean(dim=(1, 2, 3))
-    assert float(-10 * error.log10().mean()) > decibels
+    assert float(-10 * error.log10().mean()) > 26

@@ -48,7 +48,7 @@ def required_workflow(caller: str) -> ConfigWorkflow:
 
 
 # In place of the settings for an adapter of few steps where none draws, as the sampler of train_diffusion.json has it.
-WITHOUT_FEW_STEPS: dict[str, Any] = {"num_inference_steps": 20, "guidance_scale": 2.0, "scheduler": "dpmsolver++"}
+WITHOUT_FEW_STEPS: dict[str, Any] = {"num_inference_steps": 20, "guidance_scale": 1.5, "scheduler": "dpmsolver++"}
 ONE_PROCESS = ("filter", "privacy", "study")  # what cannot be divided
 
 

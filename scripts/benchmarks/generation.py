@@ -27,7 +27,7 @@ from .timing import SPEEDS, in_turns, markdown, ratio, speeds, synchronize
 
 BATCH = 10  # of the works
 BATCHES = (1, 5, BATCH, 20, 40)
-GUIDANCE = 2.0
+GUIDANCE = 1.5
 Request = dict[str, Any]
 
 

@@ -21,18 +21,27 @@ from monai_synth.networks.tokenizer import clip_tokenizer
 from monai_synth.utils.io import read_json, write_json, write_text
 from monai_synth.utils.tensors import load_tensors, save_tensors
 
+from .linear_code import (
+    Code,
+    decode_linearly,
+    encode,
+    fit_code,
+    is_residual,
+    linear_layers,
+    set_decoder,
+    set_encoder,
+)
 from .loop import train, trained
-from .phantoms import IMAGE_SIZE, Phantoms, any_color, crops, read_rows, recolor
+from .phantoms import CLASS_NAMES, IMAGE_SIZE, Phantoms, read_rows, rich_windows
 
 logger = logging.getLogger(__name__)
-ATTRIBUTES = ("strength", "hue", "background", "magnification")
-LATENT_CHANNELS = 8
-NUM_VIEWS = 1  # latents of every phantom: upright, then turned and recolored ones
+LATENT_CHANNELS = 48
+LATENT_STD = 0.5  # beside noise of one: many numbers tell the same shape, and it takes more noise to hide it
 TEXT_WIDTH = 96
 
 
 def build_autoencoder() -> AutoencoderKL:
-    """An autoencoder from (3, 128, 128) pixels to (8, 16, 16) latents."""
+    """An autoencoder from (3, 128, 128) pixels to (48, 16, 16) latents."""
     return AutoencoderKL(
         sample_size=IMAGE_SIZE,
         block_out_channels=(32, 64, 96, 128),
@@ -46,7 +55,7 @@ def build_autoencoder() -> AutoencoderKL:
 
 
 def build_unet() -> UNet2DConditionModel:
-    """A denoiser of (8, 16, 16) latents, conditioned by (77, 96) text features."""
+    """A denoiser of (48, 16, 16) latents, conditioned by (77, 96) text features."""
     return UNet2DConditionModel(
         sample_size=IMAGE_SIZE // 8,
         in_channels=LATENT_CHANNELS,
@@ -107,123 +116,148 @@ def detail_loss(images: Tensor, target: Tensor) -> Tensor:
     return loss
 
 
-def trained_autoencoder(work_dir: Path, stage: str = "vae") -> torch.nn.Module:
-    """The autoencoder at the end of a stage's schedule, which is better than the average that lags behind it."""
-    return trained(work_dir, stage, {"vae": build_autoencoder()}, average=False)["vae"]
+def read_code(work_dir: Path, device: torch.device) -> Code:
+    """The linear code that is the encoder."""
+    return {name: value.to(device) for name, value in load_tensors(work_dir / "code.safetensors").items()}
 
 
-def train_autoencoder(work_dir: Path, steps: int, device: torch.device) -> None:
-    """Trains the autoencoder on windows of 64 pixels; it has no attention, so any size works afterwards."""
+def train_code(work_dir: Path, num_batches: int, device: torch.device) -> None:
+    """Fits the linear code to windows of phantoms, 64 in a batch."""
+    if (work_dir / "code.safetensors").exists():
+        return
     phantoms = Phantoms(work_dir, device)
-    autoencoder = build_autoencoder().to(device)
+    images = torch.cat([rich_windows(phantoms, [1, 1_000_000 + number], 64, 64) for number in range(num_batches)])
+    save_tensors(work_dir / "code.safetensors", fit_code(images.cpu(), LATENT_CHANNELS))
+
+
+def train_linear_decoder(work_dir: Path, steps: int, device: torch.device) -> None:
+    """Fits the best linear decoder that the layers of the autoencoder can be."""
+    phantoms, code, autoencoder = Phantoms(work_dir, device), read_code(work_dir, device), build_autoencoder()
+    set_encoder(autoencoder.to(device), code)
+    set_decoder(autoencoder.requires_grad_(False))
+    for layer in linear_layers(autoencoder):
+        layer.requires_grad_(True)
 
     def loss_of(step: int) -> dict[str, Tensor]:
-        rng, generator = np.random.default_rng([1, step]), torch.Generator(device).manual_seed(step)
-        images = crops(phantoms, rng, generator, batch=32, size=64) * 2 - 1
-        with torch.autocast(device.type, torch.bfloat16):
-            posterior = autoencoder.encode(images).latent_dist
-            output = autoencoder.decode(posterior.sample(generator)).sample.float()
-        detail = detail_loss(output, images)
-        divergence = posterior.kl().float().mean() / posterior.mean[0].numel()
-        return {
-            "loss": detail + 1e-4 * divergence,
-            "detail": detail,
-            "kl": divergence,
-            "mse": F.mse_loss(output, images),
-        }
+        images = rich_windows(phantoms, [1, step], 16, 64)
+        output = decode_linearly(autoencoder, encode(code, images))
+        return {"loss": F.mse_loss(output, images * 2 - 1)}
 
-    train(work_dir, "vae", {"vae": autoencoder}, loss_of, steps, 6e-4, 0.998)
+    train(work_dir, "linear", {"vae": autoencoder}, loss_of, steps, 2e-3, 0.9)
 
 
-def train_gamut(work_dir: Path, steps: int, device: torch.device) -> None:
-    """Teaches the autoencoder all colors, while the latents of phantoms stay where the denoiser knows them.
+def train_decoder(work_dir: Path, steps: int, device: torch.device) -> None:
+    """Trains the decoder, begun linear, on windows of 64 pixels; it has no attention, so any size works afterwards.
 
-    Phantoms are pink, purple and blue, and an autoencoder that has seen little else makes a grey or greenish smear
-    lavender.
+    The numbers are noisy, as those of a denoiser are. The residual blocks learn five times as fast as the linear path.
     """
-    phantoms, before = Phantoms(work_dir, device), trained_autoencoder(work_dir).to(device)
-    autoencoder = build_autoencoder().to(device)
-    autoencoder.load_state_dict(before.state_dict())
+    phantoms, code = Phantoms(work_dir, device), read_code(work_dir, device)
+    autoencoder = trained(work_dir, "linear", {"vae": build_autoencoder()}, average=False)["vae"].to(device)
+    for part in (autoencoder.decoder, autoencoder.post_quant_conv):
+        part.requires_grad_(True)
 
     def loss_of(step: int) -> dict[str, Tensor]:
-        rng, generator = np.random.default_rng([5, step]), torch.Generator(device).manual_seed(step)
-        images = crops(phantoms, rng, generator, batch=24, size=64)
-        images[8:] = any_color(images[8:], generator)
-        upright = phantoms.batch(rng.integers(len(phantoms), size=6)) * 2 - 1
+        source = {"generator": torch.Generator(device).manual_seed(step), "device": device}
+        images = rich_windows(phantoms, [1, 100_000 + step], 16, 64)
+        numbers = encode(code, images)
+        noise = 0.06 * torch.rand(len(numbers), 1, 1, 1, **source) * torch.randn(numbers.shape, **source)
         images = images * 2 - 1
         with torch.autocast(device.type, torch.bfloat16):
-            posterior = autoencoder.encode(images).latent_dist
-            output = autoencoder.decode(posterior.sample(generator)).sample.float()
-            moved = autoencoder.encode(upright).latent_dist.mean.float()
-            with torch.no_grad():
-                known = before.encode(upright).latent_dist.mean.float()
-        detail, anchor = detail_loss(output, images), F.mse_loss(moved, known) / known.var()
-        color = F.l1_loss(F.avg_pool2d(output, 8), F.avg_pool2d(images, 8))
-        divergence = posterior.kl().float().mean() / posterior.mean[0].numel()
-        loss = detail + color + 2.0 * anchor + 1e-4 * divergence
-        return {"loss": loss, "detail": detail, "color": color, "anchor": anchor, "mse": F.mse_loss(output, images)}
+            output = autoencoder.decode(numbers + noise).sample.float()
+        detail, error = detail_loss(output, images), F.mse_loss(output, images)
+        return {"loss": 0.3 * detail + 8.0 * error, "detail": detail, "mse": error}
 
-    train(work_dir, "gamut", {"vae": autoencoder}, loss_of, steps, 4e-4, 0.998)
+    speed = {True: 1.0, False: 0.2}
+    train(work_dir, "vae", {"vae": autoencoder}, loss_of, steps, 6e-4, 0.998, lambda name: speed[is_residual(name)])
 
 
 @torch.no_grad()
 def encode_latents(work_dir: Path, device: torch.device) -> None:
-    """Encodes every phantom, upright and in turned and recolored views, and keeps the means in half precision."""
-    phantoms = Phantoms(work_dir, device)
-    autoencoder = trained_autoencoder(work_dir).to(device)
+    """Encodes every phantom and keeps the numbers in half precision."""
+    phantoms, code = Phantoms(work_dir, device), read_code(work_dir, device)
     for number, path in enumerate(tqdm(phantoms.shards, desc="latents")):
         target = work_dir / "latents" / f"{path.stem}.safetensors"
-        if target.exists():
-            continue
-        indices = np.arange(phantoms.size) + number * phantoms.size
-        means = []
-        for view in range(NUM_VIEWS):
-            generator = torch.Generator(device).manual_seed(number * NUM_VIEWS + view)
-            parts = []
-            for chunk in np.array_split(indices, max(1, len(indices) // 50)):
-                images = phantoms.batch(chunk)
-                if view:
-                    images = torch.rot90(images, view, (2, 3)).flip(3 if view % 2 else 2)
-                    keep = torch.rand(len(images), 1, 1, 1, generator=generator, device=device) < 0.5
-                    images = torch.where(keep, images, recolor(images, generator))
-                with torch.autocast(device.type, torch.bfloat16):
-                    parts.append(autoencoder.encode(images * 2 - 1).latent_dist.mean.half().cpu())
-            means.append(torch.cat(parts))
-        save_tensors(target, {"means": torch.stack(means, dim=1)})
+        if not target.exists():
+            chunks = (np.arange(phantoms.size) + number * phantoms.size).reshape(-1, len(CLASS_NAMES))
+            parts = [encode(code, phantoms.batch(chunk)).half().cpu() for chunk in chunks]
+            save_tensors(target, {"means": torch.cat(parts)})
 
 
 def read_latents(work_dir: Path) -> Tensor:
-    """Latents of all phantoms in V views, shape (N, V, 8, 16, 16), half precision."""
+    """Latents of all phantoms, shape (N, 48, 16, 16), half precision."""
     return torch.cat([load_tensors(path)["means"] for path in sorted((work_dir / "latents").glob("*.safetensors"))])
 
 
-def captions(rows: list[dict[str, str]], views: np.ndarray, rng: np.random.Generator) -> Iterator[str]:
-    """A caption per row: the class alone, or with some of its attributes; empty for one in ten.
-
-    Recolored views (all but the first) only tell what recoloring keeps.
-    """
+def captions(rows: list[dict[str, str]], rng: np.random.Generator) -> Iterator[str]:
+    """A caption per row: the class alone, or with some of its attributes; empty for one in ten."""
     words = {
         "strength": "{} stain",
         "hue": "{} hue",
         "background": "{} background",
         "magnification": "{} magnification",
     }
-    for row, view in zip(rows, views):
+    for row in rows:
         if rng.random() < 0.1:
             yield ""
             continue
-        known = ATTRIBUTES if view == 0 else ("magnification",)
-        told = [words[name].format(row[name]) for name in known if rng.random() < 0.5]
+        told = [phrase.format(row[name]) for name, phrase in words.items() if rng.random() < 0.5]
         yield ", ".join([phantom_caption(row["class_name"]), *told])
 
 
-def train_denoiser(work_dir: Path, steps: int, batch_size: int, device: torch.device) -> None:
-    """Trains the denoiser and the text encoder on cached latents, v-prediction, all timesteps alike."""
+@torch.no_grad()
+def begin_denoiser(
+    pipeline: StableDiffusionPipeline, phantoms: Phantoms, latents: Tensor, unet: UNet2DConditionModel
+) -> None:
+    """Begins a denoiser as that of another autoencoder, through linear maps between the two kinds of latents.
+
+    Args:
+        pipeline: the other base, whose denoiser has the same layers but the first and the last.
+        phantoms: to fit the maps to.
+        latents: of the same phantoms, scaled, shape (N, 48, 16, 16).
+        unet: the denoiser, which is changed.
+    """
+    some = np.random.default_rng(0).permutation(len(phantoms))[:400]
+    autoencoder = pipeline.vae.to(latents.device)
+    parts = [autoencoder.encode(phantoms.batch(part) * 2 - 1).latent_dist.mean for part in np.array_split(some, 10)]
+    theirs = (torch.cat(parts) * autoencoder.config.scaling_factor).movedim(1, -1).flatten(0, 2)
+    ours = latents[torch.from_numpy(some).to(latents.device)].movedim(1, -1).flatten(0, 2)
+    one = torch.ones(len(ours), 1, device=ours.device)
+    to_theirs = torch.linalg.lstsq(torch.cat([ours, one], 1), theirs).solution[:-1]
+    to_ours = torch.linalg.lstsq(torch.cat([theirs, one], 1), ours).solution[:-1]
+    state = {name: value.to(ours.device) for name, value in pipeline.unet.state_dict().items()}
+    state["conv_in.weight"] = torch.einsum("oihw,ki->okhw", state["conv_in.weight"], to_theirs)
+    state["conv_out.weight"] = torch.einsum("oihw,ok->kihw", state["conv_out.weight"], to_ours)
+    state["conv_out.bias"] = state["conv_out.bias"] @ to_ours
+    unet.load_state_dict(state)
+
+
+def train_denoiser(
+    work_dir: Path,
+    steps: int,
+    batch_size: int,
+    device: torch.device,
+    learning_rate: float = 1e-3,
+    begin_from: str | None = None,
+) -> None:
+    """Trains the denoiser and the text encoder on cached latents, v-prediction, all timesteps alike.
+
+    Args:
+        work_dir: folder of latents, checkpoint and log.
+        steps: optimizer steps in all.
+        batch_size: phantoms of a step; their timesteps are spread evenly.
+        device: to train on.
+        learning_rate: peak rate; 2.5e-3 diverged.
+        begin_from: another base whose denoiser and text encoder the first step begins with; random ones without.
+    """
     rows, latents = read_rows(work_dir), read_latents(work_dir).to(device)
-    scale = 1.0 / latents[:, 0].float().std()
+    scale = LATENT_STD / latents[:4000].float().std()
     write_json(work_dir / "scaling.json", {"scaling_factor": float(scale)})
     tokenizer, scheduler, seen = clip_tokenizer(), build_scheduler(), {}
     unet, text = build_unet().to(device), build_text_encoder(len(tokenizer)).to(device)
+    if begin_from is not None and not (work_dir / "unet.safetensors").exists():
+        other = StableDiffusionPipeline.from_pretrained(begin_from, torch_dtype=torch.float32)
+        text.load_state_dict(other.text_encoder.state_dict())
+        begin_denoiser(other, Phantoms(work_dir, device), latents.float() * scale, unet)
 
     def ids_of(caption: str) -> Tensor:
         if caption not in seen:
@@ -233,25 +267,29 @@ def train_denoiser(work_dir: Path, steps: int, batch_size: int, device: torch.de
     def loss_of(step: int) -> dict[str, Tensor]:
         rng, generator = np.random.default_rng([2, step]), torch.Generator(device).manual_seed(step)
         source = {"generator": generator, "device": device}
-        indices, views = rng.integers(len(latents), size=batch_size), rng.integers(NUM_VIEWS, size=batch_size)
-        clean = latents[torch.from_numpy(indices).to(device), torch.from_numpy(views).to(device)].float() * scale
+        indices = rng.integers(len(latents), size=batch_size)
+        clean = latents[torch.from_numpy(indices).to(device)].float() * scale
         noise = torch.randn(clean.shape, **source)
-        timesteps = torch.randint(0, scheduler.config.num_train_timesteps, (batch_size,), **source)
+        shares = (torch.randperm(batch_size, **source) + torch.rand(batch_size, **source)) / batch_size
+        timesteps = (shares * scheduler.config.num_train_timesteps).long()
         noisy, target = scheduler.add_noise(clean, noise, timesteps), scheduler.get_velocity(clean, noise, timesteps)
-        ids = torch.stack([ids_of(text) for text in captions([rows[i] for i in indices], views, rng)]).to(device)
+        ids = torch.stack([ids_of(text) for text in captions([rows[i] for i in indices], rng)]).to(device)
         with torch.autocast(device.type, torch.bfloat16):
             context = text(ids).last_hidden_state
             output = unet(noisy, timesteps, context).sample.float()
-        return {"loss": F.mse_loss(output, target)}
+        errors = (output - target).square().mean(dim=(1, 2, 3))
+        late = (timesteps < scheduler.config.num_train_timesteps // 4).float()
+        return {"loss": errors.mean(), "last_quarter": (errors * late).sum() / late.sum().clamp(min=1)}
 
-    train(work_dir, "unet", {"unet": unet, "text": text}, loss_of, steps, 5e-4, 0.9995)
+    train(work_dir, "unet", {"unet": unet, "text": text}, loss_of, steps, learning_rate, 0.9995)
 
 
 def export(work_dir: Path, output_dir: Path) -> None:
     """Writes the averaged weights as a complete Stable Diffusion pipeline in half-precision safetensors."""
     tokenizer = clip_tokenizer()
     parts = {"unet": build_unet(), "text": build_text_encoder(len(tokenizer))}
-    modules, autoencoder = trained(work_dir, "unet", parts, average=True), trained_autoencoder(work_dir, "gamut")
+    modules = trained(work_dir, "unet", parts, average=True)
+    autoencoder = trained(work_dir, "vae", {"vae": build_autoencoder()}, average=False)["vae"]
     autoencoder.register_to_config(scaling_factor=read_json(work_dir / "scaling.json")["scaling_factor"])
     pipeline = StableDiffusionPipeline(
         vae=autoencoder,

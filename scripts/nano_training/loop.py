@@ -6,6 +6,7 @@ import csv
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,6 +27,16 @@ def trainable(modules: dict[str, torch.nn.Module]) -> list[torch.nn.Parameter]:
     return [value for module in modules.values() for value in module.parameters() if value.requires_grad]
 
 
+def rate_groups(modules: dict[str, torch.nn.Module], factor_of: Callable[[str], float]) -> list[dict[str, Any]]:
+    """The parameters that are trained, grouped by the factor of their learning rate."""
+    groups: dict[float, list[torch.nn.Parameter]] = {}
+    for module in modules.values():
+        for name, value in module.named_parameters():
+            if value.requires_grad:
+                groups.setdefault(factor_of(name), []).append(value)
+    return [{"params": values, "factor": factor} for factor, values in groups.items()]
+
+
 def train(
     work_dir: Path,
     stage: str,
@@ -34,6 +45,7 @@ def train(
     steps: int,
     learning_rate: float,
     decay: float,
+    factor_of: Callable[[str], float] = lambda name: 1.0,
 ) -> None:
     """The loop that all stages share: AdamW, clipping, moving average, a log every 50 steps, checkpoints.
 
@@ -47,10 +59,11 @@ def train(
         steps: optimizer steps in all.
         learning_rate: peak rate of AdamW.
         decay: of the exponential moving average of the weights, which is what is exported of the denoiser.
+        factor_of: of the learning rate, by the name of a parameter.
     """
     parameters = trainable(modules)
     on_gpu = parameters[0].is_cuda
-    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=1e-2, betas=(0.9, 0.99))
+    optimizer = torch.optim.AdamW(rate_groups(modules, factor_of), weight_decay=1e-2, betas=(0.9, 0.99))
     average = EMAModel(parameters, decay=decay, use_ema_warmup=True, power=0.75, foreach=on_gpu)
     path, first = work_dir / f"{stage}.safetensors", 0
     if path.exists():
@@ -65,7 +78,7 @@ def train(
     start, history, every = time.time(), [], max(200, steps // 500 * 50) if on_gpu else 200
     for step in tqdm(range(first, steps), initial=first, total=steps, desc=stage, mininterval=10):
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate * rate(step, steps)
+            group["lr"] = learning_rate * group["factor"] * rate(step, steps)
         losses = loss_of(step)
         losses["loss"].backward()
         norm = torch.nn.utils.clip_grad_norm_(parameters, 1.0)

@@ -129,3 +129,30 @@ def any_color(images: Tensor, generator: torch.Generator) -> Tensor:
     gain = 0.4 + 0.6 * torch.rand(batch, 3, 1, 1, **source)
     offset = (1.0 - gain) * torch.rand(batch, 3, 1, 1, **source)
     return (torch.einsum("bij,bjhw->bihw", mix, images) * gain + offset).clamp(0, 1)
+
+
+def rich_windows(phantoms: Phantoms, seed: list[int], batch: int, size: int) -> Tensor:
+    """Windows with more fine detail and more colors than phantoms have, as tissue has, shape (B, 3, size, size).
+
+    Half of them are seen from twice as far, a third in any color, half are sharpened and half are grainy.
+
+    Args:
+        phantoms: of which they are.
+        seed: of the draw.
+        batch: number of windows.
+        size: their side in pixels, at most half that of a phantom.
+    """
+    rng = np.random.default_rng(seed)
+    generator = torch.Generator(phantoms.images.device).manual_seed(seed[-1])
+    source, one = {"generator": generator, "device": phantoms.images.device}, (batch, 1, 1, 1)
+    near = crops(phantoms, rng, generator, batch=batch - batch // 2, size=size)
+    far = F.avg_pool2d(crops(phantoms, rng, generator, batch=batch // 2, size=2 * size), 2)
+    images = torch.cat([near, far])[torch.randperm(batch, **source)]
+    images[: batch // 3] = any_color(images[: batch // 3], generator)
+    blurred = F.avg_pool2d(F.pad(images, (1,) * 4, mode="reflect"), 3, 1)
+    amount = 2.5 * torch.rand(one, **source) * (torch.rand(one, **source) < 0.5)
+    images = images + amount * (images - blurred)
+    strength = 0.12 * torch.rand(one, **source) * (torch.rand(one, **source) < 0.5)
+    fine = 0.5 * torch.randn(batch, 3, size, size, **source) + torch.randn(batch, 1, size, size, **source)
+    coarse = F.interpolate(torch.randn(batch, 1, size // 2, size // 2, **source), scale_factor=2, mode="bicubic")
+    return (images + strength * (0.5 * fine + coarse)).clamp(0, 1)
