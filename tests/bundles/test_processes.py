@@ -162,22 +162,23 @@ def test_after_a_fine_tuning_in_two_processes_any_number_draws(settings):
 
 @pytest.mark.slow
 def test_a_lost_process_is_started_again_and_nothing_is_missing(settings):
-    settings |= {"adapter_scope": "none", "images_per_class": 12, "generation_batch_size": 2}
+    settings |= {"adapter_scope": "none", "images_per_class": 150, "generation_batch_size": 2}
     words = command("generate", settings, 2)
-    drawing = subprocess.Popen(words, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "LOGLEVEL": "INFO"}  # torchrun's, which tells restarts
+    drawing = subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True)
     folder = Path(settings["output_dir"]) / "synthetic"
-    for _ in range(3000):  # the machine may be busy
+    for _ in range(30000):  # the machine may be busy
         if len(read_journal(folder)) >= 4:
             break
-        time.sleep(0.1)
+        time.sleep(0.01)
     workers = subprocess.run(["pgrep", "-P", str(drawing.pid)], capture_output=True, text=True).stdout.split()
     os.kill(int(workers[-1]), signal.SIGKILL)
-    assert 4 <= len(read_journal(folder)) < 24  # it was lost on the way
+    assert 4 <= len(read_journal(folder)) < 300  # it was lost on the way
     _, text = drawing.communicate(timeout=300)
     assert drawing.returncode == 0, text
-    assert "restarting worker group" in text.lower()
+    assert "restart worker group" in text.lower(), text
     records = load_datalist(folder / "datalist.json")
-    assert len(records) == len({record["image"] for record in records}) == 24
+    assert len(records) == len({record["image"] for record in records}) == 300
     assert all(Path(record["image"]).is_file() for record in records)
 
 
