@@ -26,9 +26,7 @@ def test_real_folders_are_scanned_and_split(name, num_folds):
         assert {record["class_name"] for record in select(split, role)} == set(names)
 
 
-@pytest.mark.parametrize(
-    "name", ["wbc_pbc", "wbc_bccd", "wbc_jiangxi", "lung_lc25000", "colon_lc25000", "colon_glas"]
-)
+@pytest.mark.parametrize("name", ["wbc_pbc", "wbc_bccd", "wbc_jiangxi", "lung_lc25000", "colon_lc25000", "colon_glas"])
 def test_the_embedded_autoencoder_keeps_real_images(name):
     diffusion = LatentDiffusion("nano")
     paths = sorted(path for ending in ("jp*g", "png") for path in (DATA / name).rglob(f"*.{ending}"))

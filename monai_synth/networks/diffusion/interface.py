@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -24,7 +25,7 @@ transformers_logging.disable_progress_bar()  # reading a file of a few seconds n
 Conditioning = dict[str, Tensor]
 
 
-class LatentDiffusion:
+class LatentDiffusion(ABC):
     """The frozen parts of a latent diffusion model, read from a folder in diffusers' format.
 
     `LatentDiffusion(name)` gives the class of the base's family; what differs between families (text encoders, time
@@ -118,9 +119,9 @@ class LatentDiffusion:
         return int(2 ** (len(self.autoencoder.config.block_out_channels) - 1))
 
     @property
+    @abstractmethod
     def latent_step(self) -> int:
         """Latent cells of which a side must hold a whole number."""
-        raise NotImplementedError
 
     def latent_shape(self, image_size: int) -> tuple[int, int, int]:
         """Shape (c, h, w) of the latent of a square image.
@@ -184,9 +185,9 @@ class LatentDiffusion:
             tokenizer.decode(ids[longest - 1 : -1]),
         )
 
+    @abstractmethod
     def encode_ids(self, ids: Conditioning) -> Conditioning:
         """Text features of token ids; gradients flow to the text encoders when these learn."""
-        raise NotImplementedError
 
     @torch.no_grad()
     def encode_prompts(self, prompts: list[str]) -> Conditioning:
@@ -214,22 +215,22 @@ class LatentDiffusion:
         with torch.autocast(self.device.type, torch.bfloat16, cache_enabled=False):
             return denoiser(*args, **kwargs).sample.float()
 
+    @abstractmethod
     def predict(self, x: Tensor, timesteps: Tensor, context: Conditioning) -> Tensor:
         """The denoiser's prediction, float32, for noisy latents of shape (B, c, h, w) at timesteps of shape (B,)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def load_noise_scheduler(self) -> Any:
         """The base's noise schedule as diffusers has it.
 
         Raises:
             ValueError: for one that is not known.
         """
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def prediction_type(self) -> str:
         """ "epsilon", "v_prediction" or "flow"."""
-        raise NotImplementedError
 
     def draw_timesteps(self, count: int) -> Tensor:
         """Random timesteps for training, shape (count,), one of each of as many equally likely parts of the schedule.
@@ -242,21 +243,21 @@ class LatentDiffusion:
         parts = (torch.randperm(count) + torch.rand(count, dtype=torch.float64)) / count
         return self.timesteps_at(parts.clamp(1e-6, 1 - 1e-6))
 
+    @abstractmethod
     def timesteps_at(self, quantiles: Tensor) -> Tensor:
         """Timesteps at quantiles of their distribution in training, between 0 and 1, shape (B,) of both."""
-        raise NotImplementedError
 
+    @abstractmethod
     def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """Noisy latents, shape (B, c, h, w)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def target(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """What the denoiser shall predict, shape (B, c, h, w)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def signal_to_noise(self, timesteps: Tensor) -> Tensor:
         """Ratio of signal to noise power at timesteps of shape (B,), shape (B,)."""
-        raise NotImplementedError
 
     def solver_options(self, name: str) -> tuple[Any, dict[str, Any]]:
         """Class of a solver and its options over the base's own schedule.
@@ -273,6 +274,6 @@ class LatentDiffusion:
         """The timesteps at which a solver calls the denoiser, falling; None leaves them to the solver."""
         return None
 
+    @abstractmethod
     def solvers(self) -> dict[str, tuple[Any, dict[str, Any]]]:
         """All solvers of the family by name."""
-        raise NotImplementedError
