@@ -8,6 +8,7 @@ import torch
 from monai_synth.data import assign_roles, check, check_wall, read_image, scan, select
 from monai_synth.networks import LatentDiffusion
 from monai_synth.transforms import ResizeCrop
+from monai_synth.transforms.macenko import FILL
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 pytestmark = [
@@ -34,3 +35,10 @@ def test_the_embedded_autoencoder_keeps_real_images(name):
     images = torch.stack([ResizeCrop(128)(torch.from_numpy(read_image(path))) for path in paths])
     error = (diffusion.decode(diffusion.encode(images)[0]) - images).square().mean(dim=(1, 2, 3))
     assert float(-10 * error.log10().mean()) > 26
+
+
+@pytest.mark.parametrize("name", ["lung_lc25000", "colon_lc25000", "colon_glas"])
+def test_real_tissue_is_not_as_dark_as_what_was_not_scanned(name):
+    paths = sorted(path for ending in ("jp*g", "png") for path in (DATA / name).rglob(f"*.{ending}"))[::10]
+    assert paths
+    assert max(float((read_image(path).max(axis=0) <= FILL).mean()) for path in paths) < 1e-4

@@ -53,7 +53,7 @@ def regions_of(slide: Path, labels: Mapping[str, str]) -> dict[str, list[Polygon
         regions: dict[str, list[Polygon]] = {}
         for feature in features:
             name = str(feature["properties"]["classification"]["name"])
-            regions.setdefault(name, []).extend(outlines(feature["geometry"]))
+            regions.setdefault(name, []).extend(_outlines(feature["geometry"]))
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{path} is not what QuPath exports: every feature needs a polygon and properties.classification.name "
@@ -67,7 +67,7 @@ def regions_of(slide: Path, labels: Mapping[str, str]) -> dict[str, list[Polygon
     return regions
 
 
-def outlines(geometry: Mapping[str, Any]) -> list[Polygon]:
+def _outlines(geometry: Mapping[str, Any]) -> list[Polygon]:
     polygons = {"Polygon": [geometry["coordinates"]], "MultiPolygon": geometry["coordinates"]}.get(geometry["type"])
     if polygons is None:
         raise ValueError(f"a {geometry['type']} is no area")

@@ -39,8 +39,9 @@ def shared_diffusion(
     key = (fingerprint(resolve_base_model(base_model, variant), variant), str(torch.device(device)), str(dtype))
     if key not in _loaded:
         release_diffusion()  # before the next is loaded, so that two need never fit
-        # LatentDiffusion() gives the family's class, which is not abstract
-        _loaded[key] = LatentDiffusion(base_model, device=device, dtype=dtype, variant=variant)  # type: ignore[abstract]
+        _loaded[key] = LatentDiffusion(  # type: ignore[abstract]  # gives the class of the base's family
+            base_model, device=device, dtype=dtype, variant=variant
+        )
     diffusion = _loaded[key]
     diffusion.base_model = base_model  # one base may have several names
     remove_adapter(diffusion)
