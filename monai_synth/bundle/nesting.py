@@ -49,7 +49,7 @@ def shared_components(workflow: ConfigWorkflow, nested: ConfigWorkflow, name: st
     theirs: Any = nested.parser.config
     return {
         key: value
-        for key, value in overlaid(workflow.parser.config, path).items()
+        for key, value in overlaid(workflow.parser.config, mine).items()
         if key in theirs and (own == name or key not in mine)
     }
 

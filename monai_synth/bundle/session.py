@@ -6,7 +6,7 @@ import difflib
 import hashlib
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -81,14 +81,13 @@ def check_kept(workflow: ConfigWorkflow) -> None:
             )
 
 
-def overlaid(config: Any, own_file: Path) -> dict[str, Any]:
+def overlaid(config: Any, own: Mapping[str, Any]) -> dict[str, Any]:
     """The components of a config that an overlay or an override put in the place of its file's.
 
     Args:
         config: the running config.
-        own_file: the bundle's config that it began as.
+        own: content of the bundle's file that it began as.
     """
-    own = ConfigParser.load_config_file(own_file)
     return {
         key: value
         for key, value in config.items()

@@ -31,11 +31,10 @@ def stage_of(workflow: ConfigWorkflow, name: str, folder: Path) -> Stage:
     output_dir = Path(workflow.parser.get_parsed_content("output_dir"))
     settings = plain_settings(config)
     if name in CONFIGS:
-        own_file = workflow.config_root_path / f"{name}.json"
-        own = ConfigParser.load_config_file(own_file) if own_file.is_file() else {}
-        settings = forwarded(config, own) if own else settings
-        replaced = overlaid(config, own_file)
-        parts = {key: changed_parts(value, own.get(key)) for key, value in replaced.items() if key != "device"}
+        own = ConfigParser.load_config_file(workflow.config_root_path / f"{name}.json")
+        settings = forwarded(config, own)
+        parts = {key: changed_parts(value, own.get(key)) for key, value in overlaid(config, own).items()}
+        parts.pop("device", None)
         settings |= {key: digest(value) for key, value in parts.items()}
     if name == "train_diffusion":  # they draw its sample grids and leave the adapter as it is
         settings = {key: value for key, value in settings.items() if key not in OF_SAMPLES}
