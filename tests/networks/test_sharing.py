@@ -89,3 +89,12 @@ def test_a_compiled_denoiser_predicts_the_same_with_one_adapter_after_another(mi
             seen.append(load_adapter(shared_diffusion(str(miniature())), tmp_path / str(seed), compile=True)(*inputs))
             torch.testing.assert_close(seen[-1], expected, atol=1e-4, rtol=1e-3)
     assert (seen[0] - seen[1]).abs().max() > 0.01
+
+
+@pytest.mark.parametrize(("amp", "capable", "told"), [(None, True, 1), ("bfloat16", True, 0), (None, False, 0)])
+def test_bfloat16_is_recommended_once_where_the_processor_has_it(miniature, monkeypatch, caplog, amp, capable, told):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": capable}, raising=False)
+    with caplog.at_level("INFO"):
+        for _ in range(2):
+            shared_diffusion(str(miniature()), amp=amp)
+    assert caplog.text.count("--amp bfloat16 fine-tunes and draws faster") == told
