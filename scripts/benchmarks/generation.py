@@ -27,7 +27,7 @@ from .timing import SPEEDS, in_turns, markdown, ratio, speeds, synchronize
 
 BATCH = 10  # of the works
 BATCHES = (1, 5, BATCH, 20, 40)
-GUIDANCE = 1.5
+GUIDANCE, WORKS_GUIDANCE = 1.5, 2.0  # ours by default, and the works'
 Request = dict[str, Any]
 
 
@@ -77,12 +77,15 @@ class Plain:
         setting: what is drawn.
         steps: of the sampler.
         solver: "pndm", the works' one (see `knows_pndm`), or "dpmsolver++".
+        guidance: at every step.
     """
 
     batch = BATCH
 
-    def __init__(self, setting: Setting, steps: int = 50, solver: str = "pndm") -> None:
-        self.setting, self.steps, self.solver = setting, steps, solver
+    def __init__(
+        self, setting: Setting, steps: int = 50, solver: str = "pndm", guidance: float = WORKS_GUIDANCE
+    ) -> None:
+        self.setting, self.steps, self.solver, self.guidance = setting, steps, solver, guidance
         self.pipeline = self.load()
         side = setting.size // self.pipeline.vae_scale_factor
         self.shape = self.pipeline.unet.config.in_channels, side, side
@@ -113,7 +116,7 @@ class Plain:
                     height=self.setting.size,
                     width=self.setting.size,
                     num_inference_steps=self.steps,
-                    guidance_scale=GUIDANCE,
+                    guidance_scale=self.guidance,
                     latents=noise.to(self.pipeline.device, self.pipeline.dtype),
                 ).images
                 for request, image in zip(part, images):
@@ -185,8 +188,12 @@ def ladder(setting: Setting, interval: tuple[float, float]) -> dict[str, Plain |
     note = ", bfloat16" if on_gpu else ""
     solver = "PNDM" if knows_pndm(setting.base) else "DDIM (PNDM does not know this base's noise schedule)"
     rungs: dict[str, Plain | Ours] = {
-        f"the works' way: 50 steps of {solver}, guidance throughout{', float16' if on_gpu else ''}": Plain(setting),
-        "diffusers called plainly, 20 DPM-Solver++ steps": Plain(setting, 20, "dpmsolver++"),
+        f"the works' way: 50 steps of {solver}, guidance of {WORKS_GUIDANCE:g} throughout{', float16' if on_gpu else ''}": Plain(
+            setting
+        ),
+        f"diffusers called plainly, 20 DPM-Solver++ steps, guidance of {GUIDANCE:g} throughout": Plain(
+            setting, 20, "dpmsolver++", GUIDANCE
+        ),
         f"adapter in the weights, writers beside the loop, 20 steps{note}": Ours(
             setting, 20, "dpmsolver++_trailing", **first
         ),

@@ -1,6 +1,7 @@
 """What every shipped bundle must be for MONAI and its zoo."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import jsonschema
 import numpy as np
 import pytest
 import torch
+import yaml
 from monai.bundle import ConfigParser, ckpt_export, verify_metadata, verify_net_in_out
 from PIL import Image
 
@@ -105,6 +107,37 @@ def test_the_metadata_follows_the_schema(bundle, tmp_path):
     for key in ("changelog", "network_data_format", "required_packages_version"):
         with pytest.raises(jsonschema.ValidationError, match=key):
             jsonschema.validate({name: value for name, value in metadata.items() if name != key}, schema)
+
+
+def test_the_metadata_has_the_shapes_of_the_embedded_generator(bundle):
+    base = ROOT / "monai_synth" / "assets" / "nano"
+    data_format = read_json(bundle / "configs" / "metadata.json")["generator_data_format"]
+    denoiser, text = (read_json(base / part / "config.json") for part in ("unet", "text_encoder"))
+    latent = {"num_channels": denoiser["in_channels"], "spatial_shape": 2 * [denoiser["sample_size"]]}
+    for found in (data_format["inputs"]["latent"], data_format["outputs"]["pred"]):
+        assert {key: found[key] for key in latent} == latent
+    condition = data_format["inputs"]["condition"]
+    assert condition["num_channels"] == text["max_position_embeddings"]
+    assert condition["spatial_shape"] == [text["hidden_size"]]
+
+
+def test_the_key_table_tells_the_defaults_of_the_configs(bundle):
+    configs = [read_json(bundle / "configs" / f"{name}.json") for name in ("train", "generate", "train_diffusion")]
+    settings = {key: value for config in configs for key, value in config.items()}
+    table = (bundle / "docs" / "README.md").read_text()
+    checked = set()
+    for keys, defaults in re.findall(r"^\| (`.+?) \| (.+?) \| .+\|$", table, re.M):
+        names = re.findall(r"`(\w+)`", keys)
+        values = re.split(r", (?![^\[]*\])", defaults)  # not within a list
+        for name, words in zip(names, values):
+            default = settings.get(name, "@elsewhere")
+            is_value = re.fullmatch(r"none|null|true|false|[\d\[].*|`.+`", words) and words.strip("`") not in settings
+            if is_value and not str(default).startswith(("@", "$")):
+                told = None if words == "none" else yaml.safe_load(words.strip("`"))
+                assert default == told or (not default and not told), name
+                checked.add(name)
+    expected = {"guidance_scale", "guidance_interval", "max_steps", "shots", "scheduler", "filter_quantile", "amp"}
+    assert expected <= checked
 
 
 def test_the_classes_of_the_defaults_have_prompts(bundle):
