@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import torch
 from benchmarks.arithmetic import count_arithmetic
@@ -33,6 +34,7 @@ from benchmarks.shapes import SHAPES, write_random_base
 from benchmarks.shipped import shipped_setting, train_as_shipped
 from benchmarks.timing import markdown
 from benchmarks.tuning_quality import benchmark_tuning_quality
+from monai.bundle import ConfigParser
 
 from monai_synth.data import prompts_of
 from monai_synth.data.phantom import PHANTOM_SETS, write_phantoms
@@ -41,6 +43,7 @@ from monai_synth.networks.adapter_files import adapter_path
 from monai_synth.networks.base_models import resolve_base_model
 from monai_synth.utils.cores import processor_name
 
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 PARTS = (
     *("arithmetic", "fine_tuning", "tuning_quality", "generation", "same_kid", "batches", "memory", "reading"),
     "profile",
@@ -150,21 +153,26 @@ def run_parts(options: argparse.Namespace, folder: Path) -> Iterator[str]:
     prompts = prompts_of(CLASSES, {}, "H&E histopathology, {phrase}")
     images = write_phantoms(folder / "shots", CLASSES, options.shots, options.shots, min(size, 512), seed=1)
     paths = [(path, prompts[path.parent.name]) for path in sorted(images.rglob("*.png"))]
-    few_step = options.few_step_adapter, options.few_step_scheduler
-    if options.shape and not options.few_step_adapter:
-        few_step = str(folder / "adapter"), few_step[1]  # random weights as well: what is drawn does not matter
-    drawn, compiles = folder / "drawn", not options.no_compile
-    setting = Setting(base, folder / "adapter", prompts, size, device, drawn, *few_step, compiles)
+    few_step = options.few_step_adapter
+    if options.shape and not few_step:
+        few_step = str(folder / "adapter")  # random weights as well: what is drawn does not matter
+    overlay = {} if options.base_model == "nano" and not options.shape else overlay_of_bases()
+    adapters = {"adapter": folder / "adapter", "works_adapter": folder / "works_adapter"}
+    few = {"few_step": few_step, "few_step_scheduler": options.few_step_scheduler}
+    where = {"base": base, "prompts": prompts, "size": size, "device": device, "folder": folder / "drawn"}
+    setting = Setting(**where, **adapters, **few, compiles=not options.no_compile, overlay=overlay)
     seconds: dict[str, float] = {}
     if "arithmetic" in options.parts:
         yield count_arithmetic(options.tflops, interval)
     if "fine_tuning" in options.parts:
-        overlay = {"lora_targets": "attention"} if options.shape else {}  # as those of configs/base_models
         table, seconds = benchmark_fine_tuning(base, device, paths, size, 5, options.repeats, **overlay)
         yield table
     if DRAWING & set(options.parts):
         changes = {"max_steps": options.adapter_steps, "amp": "bfloat16"}
-        ours = train_as_shipped(base, device, paths, size, folder / "adapter", **changes)
+        ours = train_as_shipped(base, device, paths, size, folder / "adapter", **changes, **overlay)
+        # The works' layers and our rate, which brings them as far in as few steps as ours.
+        theirs = {**changes, **overlay, "lora_targets": "attention", "train_text_encoder": True}
+        train_as_shipped(base, device, paths, size, folder / "works_adapter", **theirs)
     real = None
     if {"generation", "tuning_quality"} & set(options.parts) and not options.shape:
         real = held_out_features(folder / "held_out", min(size, 512), device)
@@ -193,6 +201,12 @@ def run_parts(options: argparse.Namespace, folder: Path) -> Iterator[str]:
     if "profile" in options.parts:
         yield profile_training(setting, paths)
         yield profile_drawing(setting, interval)
+
+
+def overlay_of_bases() -> dict[str, Any]:
+    """What the overlays of Stable Diffusion set of a fine-tuning, sizes and numbers of steps apart."""
+    overlay = ConfigParser.load_config_file(CONFIGS / "base_models" / "sd21.yaml")
+    return {key: overlay[key] for key in ("lora_targets", "adapter_learning_rate", "min_snr_gamma")}
 
 
 def held_out_features(folder: Path, size: int, device: torch.device) -> dict[str, torch.Tensor]:

@@ -82,6 +82,8 @@ def test_ways_are_timed_in_turns():
     columns = speeds({"a": [4.0, 8.0, 20.0], "b": [2.0, 2.0, 10.0], "c": [1.0, 1.0, 5.0]})
     assert columns["a"] == ["1.00x", "1.00 to 1.00", "1.00x"]
     assert columns["b"] == ["2.00x", "2.00 to 4.00", "2.00x"] and columns["c"] == ["4.00x", "4.00 to 8.00", "2.00x"]
+    columns = speeds({"a": [4.0], "b": [2.0], "c": [1.0], "d": [0.5]}, {"d": "b"})
+    assert columns["c"][2] == "2.00x" and columns["d"][2] == "4.00x"
     assert markdown("T", ["x", "y"], [["1", "2"]]) == "**T**\n\n| x | y |\n|---|---|\n| 1 | 2 |\n"
 
 
@@ -263,7 +265,7 @@ def test_the_images_after_each_way_of_a_step_are_judged(setting, image_folder):
     ways = [*ladder(setting.base, CPU, images, 32), *(f"train_diffusion.json{name}" for name in SHIPPED)]
     assert [row[0] for row in rows] == ["the base alone", *ways]
     adapters = {path.parent.name: path.read_bytes() for path in setting.folder.glob("*/" + ADAPTER_FILE)}
-    assert adapters.pop("way_1") == adapters["way_2"]  # prompts are the same, encoded once or at every step
+    assert adapters.pop("way_2") == adapters["way_3"]  # prompts are the same, encoded once or at every step
     assert len(set(adapters.values())) == len(adapters) == len(ways) - 1
 
 

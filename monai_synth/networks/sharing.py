@@ -62,5 +62,5 @@ def release_diffusion() -> None:
 
 def _has_fast_bfloat16() -> bool:
     """Whether the processor multiplies bfloat16 by itself (AVX512-BF16 or AMX); False where torch cannot tell."""
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from statistics import median
@@ -45,6 +45,8 @@ class Setting:
         few_step: an adapter for few steps, where there is one: its folder, its file or an embedded one's name.
         few_step_scheduler: with which it draws.
         compiles: whether torch.compile is among the ways.
+        works_adapter: the works' adapter, on the attention and the text encoder; None is the other one.
+        overlay: settings of the base over the shipped train_diffusion.json.
     """
 
     base: Path
@@ -56,6 +58,8 @@ class Setting:
     few_step: str | None = None
     few_step_scheduler: str = "lcm"
     compiles: bool = True
+    works_adapter: Path | None = None
+    overlay: dict[str, Any] = field(default_factory=dict)
 
     def requests(self, per_class: int) -> list[Request]:
         """The images that every way draws, the same noise for all."""
@@ -94,7 +98,7 @@ class Plain:
         """The pipeline with its adapter and scheduler."""
         dtype = torch.float16 if self.setting.device.type == "cuda" else torch.float32
         pipeline = StableDiffusionPipeline.from_pretrained(self.setting.base, torch_dtype=dtype)
-        pipeline.load_lora_weights(self.setting.adapter)
+        pipeline.load_lora_weights(self.setting.works_adapter or self.setting.adapter)
         config = pipeline.scheduler.config
         if self.solver == "dpmsolver++":
             pipeline.scheduler = DPMSolverMultistepScheduler.from_config(config, timestep_spacing="trailing")
@@ -180,44 +184,52 @@ class Ours:
         ).run()
 
 
-def ladder(setting: Setting, interval: tuple[float, float]) -> dict[str, Plain | Ours]:
-    """The ways of drawing, each with one lever more than the one before; on a GPU all are in half precision."""
+def ladder(setting: Setting, interval: tuple[float, float]) -> tuple[dict[str, Plain | Ours], dict[str, str]]:
+    """The ways of drawing, and the way that each builds on where that is not the one before.
+
+    On a GPU all are in half precision.
+    """
     half: dict[str, Any] = {"interval": interval, "dtype": torch.bfloat16}
     on_gpu = setting.device.type == "cuda"
     first: dict[str, Any] = {"dtype": torch.bfloat16} if on_gpu else {}
     note = ", bfloat16" if on_gpu else ""
     solver = "PNDM" if knows_pndm(setting.base) else "DDIM (PNDM does not know this base's noise schedule)"
+    works = f"the works' way: 50 steps of {solver}, guidance of {WORKS_GUIDANCE:g} throughout"
+    plainly = f"diffusers called plainly, 20 DPM-Solver++ steps, guidance of {GUIDANCE:g} throughout"
+    guided = f"+ guidance between sigma {interval[0]:g} and {interval[1]:g}"
     rungs: dict[str, Plain | Ours] = {
-        f"the works' way: 50 steps of {solver}, guidance of {WORKS_GUIDANCE:g} throughout{', float16' if on_gpu else ''}": Plain(
-            setting
-        ),
-        f"diffusers called plainly, 20 DPM-Solver++ steps, guidance of {GUIDANCE:g} throughout": Plain(
-            setting, 20, "dpmsolver++", GUIDANCE
-        ),
-        f"adapter in the weights, writers beside the loop, 20 steps{note}": Ours(
+        works + (", float16" if on_gpu else ""): Plain(setting),
+        plainly: Plain(setting, 20, "dpmsolver++", GUIDANCE),
+        f"our adapter, in the weights, writers beside the loop, 20 steps{note}": Ours(
             setting, 20, "dpmsolver++_trailing", **first
         ),
         "+ noise levels as Karras et al. space them (our default steps)": Ours(setting, 20, **first),
-        f"+ guidance between sigma {interval[0]:g} and {interval[1]:g}": Ours(setting, 20, interval=interval, **first),
+        guided: Ours(setting, 20, interval=interval, **first),
         **({} if on_gpu else {"+ bfloat16": Ours(setting, 20, **half)}),
         "+ 15 steps": Ours(setting, 15, **half),
         "+ 12 steps": Ours(setting, 12, **half),
+    }
+    twenty = guided if on_gpu else "+ bfloat16"
+    others: dict[str, Plain | Ours] = {
         "20 steps, inner blocks in every second": Ours(setting, 20, cache_interval=2, **half),
         "20 steps, inner blocks in every third": Ours(setting, 20, cache_interval=3, **half),
     }
     if on_gpu:
-        rungs["20 steps, 40 images at once"] = Ours(setting, 20, batch=40, **half)
+        others["20 steps, 40 images at once"] = Ours(setting, 20, batch=40, **half)
     if setting.few_step:
         for steps in (8, 4):
             name = f"few-step adapter, {steps} steps of {setting.few_step_scheduler}, no guidance, bfloat16"
             few: dict[str, Any] = {"dtype": torch.bfloat16, "few_step": setting.few_step}
-            rungs[name] = Ours(setting, steps, setting.few_step_scheduler, **few)
+            others[name] = Ours(setting, steps, setting.few_step_scheduler, **few)
     if setting.compiles:
-        rungs["20 steps, torch.compile"] = Ours(setting, 20, compile=True, **half)
-        rungs["12 steps, torch.compile"] = Ours(setting, 12, compile=True, **half)
+        others["20 steps, torch.compile"] = Ours(setting, 20, compile=True, **half)
         if on_gpu:
-            rungs["20 steps, torch.compile, 40 images at once"] = Ours(setting, 20, compile=True, batch=40, **half)
-    return rungs
+            others["20 steps, torch.compile, 40 images at once"] = Ours(setting, 20, compile=True, batch=40, **half)
+    builds_on = dict.fromkeys(others, twenty)
+    if setting.compiles:
+        others["12 steps, torch.compile"] = Ours(setting, 12, compile=True, **half)
+        builds_on["12 steps, torch.compile"] = "+ 12 steps"
+    return {**rungs, **others}, builds_on
 
 
 def benchmark_generation(
@@ -235,20 +247,20 @@ def benchmark_generation(
         interval: noise levels at which guidance acts.
         real: features of real images of each class; None leaves distance and variety out.
     """
-    rungs = ladder(setting, interval)
+    rungs, builds_on = ladder(setting, interval)
     loading = loading_time(Plain(setting))
     scores: dict[str, tuple[str, ...]] = {name: ("not measured",) * 3 for name in rungs}
     encoder = FeatureEncoder("nano").to(setting.device)
     for number, (name, rung) in enumerate(rungs.items()):
         folder = setting.folder / f"rung_{number}"
-        rung.draw(setting.requests(per_class if real else BATCH), folder)
+        rung.draw(setting.requests(max(BATCH, rung.batch, per_class if real else 0)), folder)  # also warms up
         if real:
             quality = judge(real, folder, encoder)
             scores[name] = (str(quality), f"{quality.vendi:.1f}", f"{quality.recall:.2f}")
     timed = {name: setting.requests(max(BATCH, rung.batch)) for name, rung in rungs.items()}
     seconds = in_turns({name: way(rung, timed[name]) for name, rung in rungs.items()}, repeats)
     each = {name: [value / len(timed[name]) for value in values] for name, values in seconds.items()}  # of an image
-    rates, columns = {name: 1 / median(values) for name, values in each.items()}, speeds(each)
+    rates, columns = {name: 1 / median(values) for name, values in each.items()}, speeds(each, builds_on)
     rows = [[name, f"{rate:.2f}", *columns[name], *scores[name]] for name, rate in rates.items()]
     table = markdown("Generation", ["way", "images/s", *SPEEDS, "KID x 1000 (95 %)", "Vendi score", "recall"], rows)
     table += f"\nThe works load their pipeline anew for each class: {loading:.1f} s, which is not in the images/s.\n"

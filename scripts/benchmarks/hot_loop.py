@@ -62,7 +62,8 @@ def profile_training(setting: Setting, images: list[tuple[Path, str]]) -> str:
     """
     folder, steps = setting.folder / "profiled", WARM_UP + STEPS
     parser = shipped_training(
-        setting.base, setting.device, images, setting.size, folder, max_steps=steps, amp="bfloat16"
+        *(setting.base, setting.device, images, setting.size, folder),
+        **{"max_steps": steps, "amp": "bfloat16", **setting.overlay},
     )
     trainer, found = parser.get_parsed_content("train::trainer"), profiler(setting.device)
     # Ignite counts an iteration once its batch is there: the one after WARM_UP begins with its batch.

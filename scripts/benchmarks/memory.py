@@ -64,9 +64,8 @@ def tuning_peaks(way: str, setting: Setting, images: Sequence[tuple[Path, str]])
             stepper.step()
     else:
         folder = setting.folder / "tuned"
-        train_as_shipped(
-            setting.base, setting.device, list(images), setting.size, folder, max_steps=STEPS, amp="bfloat16"
-        )
+        changes = {"max_steps": STEPS, "amp": "bfloat16", **setting.overlay}
+        train_as_shipped(setting.base, setting.device, list(images), setting.size, folder, **changes)
     return peaks(setting.device)
 
 

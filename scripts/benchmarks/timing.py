@@ -32,20 +32,24 @@ def ratio(reference: Sequence[float], own: Sequence[float]) -> float:
     return median(other / one for other, one in zip(reference, own, strict=True))
 
 
-def speeds(seconds: Mapping[str, Sequence[float]]) -> dict[str, list[str]]:
+def speeds(seconds: Mapping[str, Sequence[float]], builds_on: Mapping[str, str] | None = None) -> dict[str, list[str]]:
     """Three columns for each way: how many times as fast as the first, from the slowest round to the fastest, and as
-    the way before.
+    the way that it builds on.
+
+    Args:
+        seconds: of each way in every round.
+        builds_on: the way that a way changes in one thing, where that is not the one before.
     """
     names, cells = list(seconds), {}
     first = seconds[names[0]]
     for before, name in zip([names[0], *names], names):
         own = [other / one for other, one in zip(first, seconds[name], strict=True)]
-        lever = ratio(seconds[before], seconds[name])
+        lever = ratio(seconds[(builds_on or {}).get(name, before)], seconds[name])
         cells[name] = [f"{ratio(first, seconds[name]):.2f}x", f"{min(own):.2f} to {max(own):.2f}", f"{lever:.2f}x"]
     return cells
 
 
-SPEEDS = ("speed", "in the rounds", "of the line before")  # the columns of `speeds`
+SPEEDS = ("speed", "in the rounds", "of what it builds on")  # the columns of `speeds`
 
 
 def synchronize() -> None:
