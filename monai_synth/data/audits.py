@@ -11,7 +11,8 @@ from ..utils.io import PathLike, read_json, sha256_of
 from .records import Record, load_datalist
 
 LEAK, NOT_TESTED = "LEAK FOUND", "NOT TESTED"
-OF_THE_IMAGES = ("images", "metadata")  # channels; the others are of the adapter
+OF = {"images": ("images",), "metadata": ("images", "adapter")}  # what a channel is of; the others of the adapter
+CHANGED = {"images": "The images are not those that were audited", "adapter": "It is another adapter"}
 
 
 def audited(drawn: Sequence[Record], adapter_dir: PathLike) -> dict[str, str]:
@@ -43,9 +44,9 @@ def audit_of(output_dir: PathLike) -> dict[str, Any] | None:
         return None
     content = read_json(path)
     now = audited(load_datalist(datalist) if datalist.is_file() else [], folder / "adapter")
+    changed = [what for what in now if content.get("audited", {}).get(what) != now[what]]
     for name, channel in content["channels"].items():
-        what = "images" if name in OF_THE_IMAGES else "adapter"
-        if content.get("audited", {}).get(what) != now[what] and channel["verdict"] != LEAK:
-            words = f"The {what} are not those that were audited" if what == "images" else "It is another adapter"
-            content["channels"][name] = {"verdict": NOT_TESTED, "words": f"{words}. Run privacy.json again."}
+        reasons = [CHANGED[what] for what in OF.get(name, ("adapter",)) if what in changed]
+        if reasons and channel["verdict"] != LEAK:
+            content["channels"][name] = {"verdict": NOT_TESTED, "words": f"{reasons[0]}. Run privacy.json again."}
     return content

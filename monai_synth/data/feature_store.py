@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from itertools import count
@@ -62,15 +63,16 @@ class FeatureStore:
         """Writes features of images, shape (B, D), as one more file."""
         paths = (self.folder / f"features_{n:05d}_{rank():03d}.safetensors" for n in count(len(self.parts)))
         path = next(path for path in paths if not path.exists())  # an earlier one may have been removed
-        known = {"encoder": self.encoder, "sha256": json.dumps(list(hashes))}
-        save_safetensors(path, {"features": features.float().cpu().contiguous()}, known)
+        content = features.float().cpu().contiguous()
+        known = {"encoder": self.encoder, "sha256": json.dumps(list(hashes)), "checksum": _checksum(content.numpy())}
+        save_safetensors(path, {"features": content}, known)
         self._note(path, hashes)
 
     def features(self, records: Sequence[Record]) -> np.ndarray:
         """The features of records in their order, shape (N, D), float64.
 
         Raises:
-            ValueError: when an image has not been encoded; names it.
+            ValueError: when an image has not been encoded, or a file is damaged; names it.
         """
         for record in records:
             if record["sha256"] not in self.place:
@@ -79,6 +81,9 @@ class FeatureStore:
         for path in self.parts:
             with safe_open(path, framework="np") as file:
                 arrays.append(file.get_tensor("features"))
+                noted = (file.metadata() or {}).get("checksum")  # files of earlier versions have none
+            if noted not in (None, _checksum(arrays[-1])):
+                raise _damaged(path, "its features are not those that were written")
         rows = [arrays[part][row] for part, row in (self.place[record["sha256"]] for record in records)]
         return np.asarray(rows, dtype=np.float64)
 
@@ -98,6 +103,11 @@ def _noted(path: Path) -> tuple[dict[str, str], list[str]]:
     if len(hashes) != rows:
         raise _damaged(path, f"it notes {len(hashes)} images and has features of {rows}")
     return known, hashes
+
+
+def _checksum(features: np.ndarray) -> str:
+    """The SHA-256 of features' bytes."""
+    return hashlib.sha256(features.tobytes()).hexdigest()
 
 
 def _damaged(path: Path, what: str) -> ValueError:

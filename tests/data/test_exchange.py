@@ -88,7 +88,9 @@ def test_a_verdict_goes_with_the_images_that_were_audited_alone(run_folder, tmp_
 
     (run_folder / "adapter" / "pytorch_lora_weights.safetensors").write_bytes(b"others")
     found, channels = verdict()
-    assert found == "NO LEAK FOUND" and channels["adapter"]["words"] == "It is another adapter. Run privacy.json again."
+    assert found == "NO LEAK FOUND"
+    for name in ("adapter", "metadata"):  # the adapter's files may tell of patients too
+        assert channels[name]["words"] == "It is another adapter. Run privacy.json again."
 
     save_datalist(datalist, [*drawn, {**drawn[0], "sha256": "0" * 64}], ["benign", "tumor"], datalist.parent)
     found, channels = verdict()

@@ -90,6 +90,24 @@ def test_a_damaged_file_is_named(tmp_path, damage, what):
         FeatureStore(tmp_path, "e", 128)
 
 
+def test_a_flipped_bit_in_the_features_is_found(tmp_path):
+    store = FeatureStore(tmp_path, "e", 128)
+    store.add(["0", "1"], torch.ones(2, 2))
+    path = tmp_path / "e_128" / "features_00000_000.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="is damaged, its features are not those that were written. Remove it and run"):
+        FeatureStore(tmp_path, "e", 128).features(RECORDS[:2])
+
+
+def test_files_of_earlier_versions_have_no_checksum_and_are_read(tmp_path):
+    (tmp_path / "e_128").mkdir()
+    known = {"encoder": "e", "sha256": '["0"]'}
+    save_file({"features": torch.ones(1, 2)}, tmp_path / "e_128" / "features_00000_000.safetensors", known)
+    assert FeatureStore(tmp_path, "e", 128).features(RECORDS[:1]).tolist() == [[1, 1]]
+
+
 def test_encoders_and_sizes_have_folders_of_their_own(tmp_path):
     kinds = [("e", 128), ("e", 512), ("f", 128)]
     for value, (encoder, size) in enumerate(kinds):
