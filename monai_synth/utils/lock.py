@@ -17,6 +17,9 @@ _held: dict[Path, FileLock] = {}
 def hold_folder(folder: PathLike) -> None:
     """Holds a folder for this process until it ends; the system lets go of it when the process dies, however it dies.
 
+    On a file system without locks a file that names host and process takes their place. One that a killed process has
+    left is removed on the same host; another host cannot know, so that the error says how to.
+
     What a run that was killed here has left half-written is removed.
 
     Args:
@@ -37,9 +40,12 @@ def hold_folder(folder: PathLike) -> None:
     except Timeout:
         holder = folder / ".lock.json"
         known = read_json(holder) if holder.exists() else {"host": "unknown", "pid": "unknown", "since": "unknown"}
+        marker = folder / ".lock"
+        left = f" This file system has no locks: if that process is gone, remove {marker}."
         raise RuntimeError(
             f"{folder} is being used by another run (process {known['pid']} on {known['host']}, since "
             f"{known['since']}). Wait for it, stop it, or name another --output_dir."
+            + (left if marker.exists() and marker.stat().st_size else "")  # a lock of the system is an empty file
         ) from None
     except OSError as error:  # no permission, a file in the way, a read-only file system, a full disk
         lock.release()

@@ -105,6 +105,36 @@ def test_a_file_system_without_locks_is_written_all_the_same_and_nothing_is_remo
     assert (tmp_path / "whole.txt").read_text() == "all" and len(list(tmp_path.glob(".half.*"))) == 1
 
 
+HOLD_WITHOUT_LOCKS = """
+import fcntl, sys, time
+def flock(handle, operation):
+    raise OSError(38, "Function not implemented")
+fcntl.flock = flock
+from monai_synth.utils import hold_folder
+hold_folder(sys.argv[1])
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.filterwarnings("ignore:flock not supported")
+def test_without_locks_a_second_run_is_refused_too_and_told_what_to_remove(tmp_path, monkeypatch):
+    words = [sys.executable, "-W", "ignore", "-c", HOLD_WITHOUT_LOCKS, str(tmp_path)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline().strip() == "held"
+
+        def flock(handle, operation):
+            raise OSError(38, "Function not implemented")
+
+        monkeypatch.setattr(io.fcntl, "flock", flock)
+        marker = re.escape(str(tmp_path / ".lock"))
+        with pytest.raises(RuntimeError, match=f"process {other.pid} on .* has no locks: .* gone, remove {marker}"):
+            hold_folder(tmp_path)
+        other.kill()
+    hold_folder(tmp_path)  # on the same host a killed process is known to be gone
+    release_folder(tmp_path)
+
+
 def test_a_read_only_file_system_is_named(tmp_path, monkeypatch):
     def mkdir(self, **options):
         raise OSError(30, "Read-only file system", str(self))
