@@ -16,7 +16,7 @@ from ..data.audits import audited
 from ..data.near_duplicates import find_near_duplicates
 from ..data.records import Record, class_names_of, load_datalist, select, turned
 from ..data.synthetic_image import FORMATS
-from ..metrics.filters import COPY_SHARE, distances_to_nearest
+from ..metrics.filters import COPY_SHARE, OTHERS, distances_to_nearest
 from ..metrics.privacy import (
     LEAK,
     NO_LEAK,
@@ -183,8 +183,8 @@ def images_channel(
     found = membership(nearness, is_member, labels, groups)
     verdict, words = membership_verdict(found, "Nearness to the synthetic images")
     words += (
-        f" {numbers['num_suspects']} of {len(drawn)} synthetic images are nearer to a shot than real images of "
-        "different groups are to each other; the filter sorts them out."
+        f" {numbers['num_suspects']} of {len(drawn)} synthetic images are nearer to a shot than {OTHERS} are; the "
+        "filter sorts them out."
     )
     return {"verdict": verdict, "words": words, "membership": found.as_dict(), **numbers}
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from monai.bundle import ConfigParser, ConfigWorkflow
 
-from ..data.mixing import MIXING, check_shares
+from ..data.mixing import MIXING, check_order, check_shares
 from ..data.prompts import check_attributes
 from ..data.sampling import realized_first
 from ..data.synthetic_image import FORMATS
@@ -105,6 +105,7 @@ def check_settings(workflow: ConfigWorkflow) -> None:
     if settings.get("fold", 0) >= settings.get("num_folds", 1000):
         raise ValueError(f"fold is {settings['fold']}, but there are {settings['num_folds']} folds, counted from 0.")
     check_start(settings.get("scheduler"), settings.get("start_sigma"))
+    check_order(settings.get("mixing"), settings.get("synthetic_first", 0.0))
     check_shares(settings.get("real_weight"), settings.get("real_share"), settings.get("synthetic_first", 0.0))
     if settings.get("mixing") in ("real+synthetic", "fill-up") and not workflow.parser.get("train::dataset::seen_once"):
         realized_first(settings["synthetic_first"], workflow.parser.get_parsed_content("num_epochs"))

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
+
+import numpy as np
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 
 from .findings import SHOWN, Finding
 from .near_duplicates import FEWEST, find_near_duplicates
@@ -13,6 +18,7 @@ from .records import Record
 
 def judge_copies(by_pixels: dict[str, list[Record]], base: Path, findings: list[Finding]) -> None:
     """Copies in one class share a group, so that a split keeps them together; in two classes they are an error."""
+    together: list[list[Record]] = []
     for copies in by_pixels.values():
         if len(copies) < 2:
             continue
@@ -22,14 +28,28 @@ def judge_copies(by_pixels: dict[str, list[Record]], base: Path, findings: list[
             findings.append(Finding("error", files[0], message))
             continue
         findings.append(Finding("warning", files[0], f"has the same pixels as {', '.join(files[1:])}."))
-        _join_groups([record for same in by_pixels.values() for record in same], {record["group"] for record in copies})
+        together.append(copies)
+    _join_groups([record for copies in by_pixels.values() for record in copies], together)
 
 
-def _join_groups(records: list[Record], groups: set[str]) -> None:
-    """Makes several groups one, for all their records."""
-    for record in records if len(groups) > 1 else []:
-        if record["group"] in groups:
-            record["group"] = min(groups)
+def _join_groups(records: Sequence[Record], together: Sequence[Sequence[Record]]) -> None:
+    """Makes the groups of images that belong together one, for all records of these groups, under their first name.
+
+    Args:
+        records: changed in place.
+        together: some of them, in lists of those that belong together. Groups that several lists name are joined too.
+    """
+    if not together:
+        return
+    names = sorted({record["group"] for record in records})
+    places = {name: place for place, name in enumerate(names)}
+    pairs = [(places[same[0]["group"]], places[record["group"]]) for same in together for record in same[1:]]
+    first, second = np.array(pairs, dtype=int).reshape(-1, 2).T
+    links = coo_matrix((np.ones(len(pairs)), (first, second)), (len(names),) * 2)
+    joined = connected_components(links, directed=False)[1]
+    name_of = {number: name for number, name in zip(joined[::-1], names[::-1])}  # the first name comes last and stays
+    for record in records:
+        record["group"] = name_of[joined[places[record["group"]]]]
 
 
 def join_near_duplicates(records: list[Record], base: Path) -> list[Finding]:
@@ -47,8 +67,7 @@ def join_near_duplicates(records: list[Record], base: Path) -> list[Finding]:
     for record, number in zip(records, found.groups):
         members[int(number)].append(record)
     together = [same for same in members.values() if len(same) > 1]
-    for same in together:
-        _join_groups(records, {record["group"] for record in same})
+    _join_groups(records, together)
 
     def names(pair: tuple[int, int, float]) -> tuple[str, str]:
         first, second = (os.path.relpath(records[place]["image"], base) for place in pair[:2])

@@ -31,7 +31,8 @@ class RealSyntheticDataset(Dataset):
         real_weight: share of the real images in the loss, 0 to 1; None gives every image the same weight.
         real_share: odds of a real image at each draw, for `OriginSampler`; None draws every image alike, and so does
             "fill-up", whose classes are level only then.
-        synthetic_first: share of the epochs with synthetic images alone, for `OriginSampler`.
+        synthetic_first: share of the epochs with synthetic images alone, for `OriginSampler`; 0 for "fill-up", whose
+            synthetic images are of the smaller classes alone.
         num_epochs: epochs in all, of which `synthetic_first` is a whole number.
         seen_once: every image is seen once and `OriginSampler` draws none, as for a nearest-neighbor probe; the weights
             then hold the shares that its odds would have given.
@@ -40,7 +41,7 @@ class RealSyntheticDataset(Dataset):
     Raises:
         ValueError: for an unknown policy, a record on the wrong side of the wall, a synthetic class that the real
             images lack, too few synthetic images, a `real_weight` of images that are never drawn, or a
-            `synthetic_first` that `realized_first` refuses.
+            `synthetic_first` that `check_order` or `realized_first` refuses.
 
     Reference:
         Kim et al., "DataDream: Few-shot Guided Dataset Generation", 2024, equation 4, for the weighted loss.
@@ -68,6 +69,7 @@ class RealSyntheticDataset(Dataset):
             raise ValueError(f"There is no mixing policy {mixing!r}. Choose one of {', '.join(MIXING)}.")
         if real_weight is not None and not 0 <= real_weight <= 1:
             raise ValueError(f"real_weight is {real_weight}; it must lie between 0 and 1.")
+        check_order(mixing, synthetic_first)
         _check_sides(real, synthetic)
         if mixing != "none":
             synthetic = relabeled(real, synthetic)
@@ -214,6 +216,19 @@ def check_shares(real_weight: float | None, real_share: float | None, synthetic_
         f"real_weight is {real_weight}, but with {key} {value} no {'synthetic' if drawn else 'real'} image is drawn. "
         f"Set real_weight to null, or {key} to a number between 0 and 1."
     )
+
+
+def check_order(mixing: str | None, synthetic_first: float) -> None:
+    """Checks that synthetic images that come first are of every class.
+
+    Raises:
+        ValueError: for "fill-up", whose largest class has none: the first epochs would see the others alone.
+    """
+    if mixing == "fill-up" and synthetic_first:
+        raise ValueError(
+            f"synthetic_first is {synthetic_first}, but with the mixing 'fill-up' the largest class has no synthetic "
+            "image that could come first. Set synthetic_first to 0, or mixing to 'real+synthetic'."
+        )
 
 
 def load_synthetic(path: str | Path, mixing: str) -> list[Record]:

@@ -39,10 +39,13 @@ class TrainingState:
         network: network whose `state_dict` is what is trained.
         optimizer: its optimizer.
         scheduler: its learning-rate schedule, when it has one.
-        every: epochs between two states.
+        every: epochs between two states; 1 beside a `best_model`.
         watched: engine of the validation, whose best metric is restored as well.
         best_model: saver of its best weights. A state notes the SHA-256 of their file, and one whose file was lost or
             damaged since is not gone on from, unless its own weights are the best.
+
+    Raises:
+        ValueError: for another `every` than 1 beside a `best_model`, whose file is written after any epoch.
     """
 
     def __init__(
@@ -55,6 +58,11 @@ class TrainingState:
         watched: Any = None,
         best_model: BestModelSaver | None = None,
     ) -> None:
+        if best_model is not None and every != 1:
+            raise ValueError(
+                f"every is {every}, but beside a best_model it must be 1: best weights of an epoch without a state are "
+                "in no state, and a training that is killed then begins anew. Leave every out, or best_model."
+            )
         self.folder = Path(folder)
         self.network, self.optimizer, self.scheduler = network, optimizer, scheduler
         self.every, self.watched, self.best_model = every, watched, best_model

@@ -12,7 +12,6 @@ from .distances import (
 )
 from .statistics import (
     Difference,
-    balanced_accuracy_of,
     delong_interval,
     holm,
     paired_bootstrap,
@@ -23,7 +22,6 @@ from .statistics import (
 __all__ = [
     "Difference",
     "area_under_roc",
-    "balanced_accuracy_of",
     "brier_score",
     "classification_metrics",
     "cubic_kernel",

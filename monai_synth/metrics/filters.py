@@ -18,14 +18,15 @@ FILTERS: dict[str, tuple[str, ...]] = {
     "copies": ("contrast", "copy", "repeat"),
     "standard": ("contrast", "copy", "repeat", "label", "radius"),
 }
+COPY_SHARE = 0.01  # of real images of other groups than the shots', those nearest to a shot; what is nearer is suspect
+OTHERS = f"{1 - COPY_SHARE:.0%} of real images of other groups"
 REASONS = {
     "contrast": "flatter than any real image",
-    "copy": "nearer to a shot, in one of its 8 flips and turns, than two real images of different groups are",
-    "repeat": "nearer to an earlier synthetic image of its class than two real images of different groups are",
+    "copy": f"nearer to a shot, in one of its 8 flips and turns, than {OTHERS} are",
+    "repeat": f"nearer to an earlier synthetic image of its class than {OTHERS} are to a shot",
     "label": "a linear classifier of the shots sees the claimed class less than in real images of it",
     "radius": "further from all shots of its class than real images of it are",
 }
-COPY_SHARE = 0.01  # of the distances between real images of different groups; shorter ones are suspect
 FEWEST_FOR_LABELS = 10  # shots of every class; a classifier of fewer is no judge
 
 
@@ -35,7 +36,8 @@ class Limits:
 
     Args:
         contrast: the lowest standard deviation of the grey values.
-        copy: the smallest distance between real images of different groups.
+        copy: the distance to the nearest shot, in one of its 8 flips and turns, that 99 % of the real images of other
+            groups keep at least; of up to 100 of them, the smallest.
         label: for each class the lowest probability of the own class, NaN when there are too few judges of it; None
             when there are too few shots.
         radius: for each class the largest distance to the nearest shot, NaN when there are too few judges of it.

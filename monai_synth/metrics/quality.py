@@ -24,7 +24,7 @@ from .statistics import resampled
 
 Array = np.ndarray
 FEWEST = 5  # images on each side for a distance; fewer say nothing
-FEWEST_GROUPS = 3  # real groups, so that pairs of different groups exist in a bootstrap sample
+FEWEST_GROUPS = 3  # real groups; of two, every bootstrap sample would hold the same pair
 FEWEST_FOR_FLOOR = 4  # real groups, so that each half has pairs of different groups
 
 
@@ -102,11 +102,19 @@ class Discrepancy:
         return float(own[0] + own[1] - 2 * (w[0] @ self.between @ w[1]) / pairs)
 
     def interval(self, num_samples: int = 200, level: float = 0.95, seed: int = 0) -> tuple[float, float]:
-        """Bootstrap interval over groups on both sides."""
+        """Bootstrap interval over groups on both sides, of samples with at least two groups on each."""
         rng = np.random.default_rng(seed)
-        values = [self.value([resampled(members, rng) for members in self.members]) for _ in range(num_samples)]
+        values = [self.value([_with_pairs(members, rng) for members in self.members]) for _ in range(num_samples)]
         low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
         return float(low), float(high)
+
+
+def _with_pairs(members: Array, rng: np.random.Generator) -> Array:
+    """How often each image counts in a bootstrap sample of at least two groups: one alone has no pairs to compare."""
+    while True:  # of two groups every second sample will do, of more nearly every one
+        weights = resampled(members, rng)
+        if len(np.unique(members[weights > 0])) > 1:
+            return weights
 
 
 def floor(real: ImageSet, kernel: Kernel = cubic_kernel, repeats: int = 20, seed: int = 0) -> tuple[float, float]:

@@ -46,20 +46,6 @@ class Difference:
         return f"{'Better' if self.estimate > 0 else 'Worse'} by {numbers}."
 
 
-def balanced_accuracy_of(correct: Array, labels: Array, weights: Array | None = None) -> float:
-    """Mean over the classes of the (weighted) share of right answers; classes without weight are left out.
-
-    Args:
-        correct: 1 for a right answer, shape (N,).
-        labels: true classes, shape (N,).
-        weights: how often each image counts, shape (N,); None is once.
-    """
-    weights = np.ones(len(labels)) if weights is None else weights
-    total = np.bincount(labels, weights)
-    right = np.bincount(labels, weights * correct, minlength=len(total))
-    return float((right[total > 0] / total[total > 0]).mean())
-
-
 def paired_bootstrap(
     treatment: Sequence[Array] | Array,
     baseline: Sequence[Array] | Array,

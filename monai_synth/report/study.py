@@ -36,15 +36,18 @@ def shared_settings(rows: Sequence[Row], reference: str) -> list[str]:
     """The settings in which an arm and its reference must agree: those of the grid, and not an arm's own.
 
     A setting of the grid stands in every row, or varies among the reference's; one that an arm alone sets is empty in
-    the others. The number of synthetic images is left out, since the reference may do without.
+    the others. The number of synthetic images stands in every row, but counts only where the reference has several: it
+    may do without any.
 
     Args:
         rows: of `results.csv`.
         reference: name of the arm that the others are compared with.
     """
-    settings = [key for key, _ in settings_of(rows[0], "arm", "synthetic_per_class")]
+    settings = [key for key, _ in settings_of(rows[0], "arm")]
     own = [row for row in rows if row["arm"] == reference]
-    return [key for key in settings if all(row.get(key, "") != "" for row in rows) or len(values_of(own, key)) > 1]
+    varied = {key for key in settings if len(values_of(own, key)) > 1}
+    everywhere = {key for key in settings if all(row.get(key, "") != "" for row in rows)} - {"synthetic_per_class"}
+    return [key for key in settings if key in varied | everywhere]
 
 
 def on_external(rows: Sequence[Row]) -> list[Row]:

@@ -43,6 +43,10 @@ from tests.bundles.running import CONFIGS, ROOT, root_message, run
             {"synthetic_first": 0.6},
             "synthetic_first is 0.6, which of num_epochs 1 is 1 and not a part. Name 0 or 1, or",
         ),
+        (
+            {"mixing": "fill-up", "synthetic_first": 0.5, "classifier_steps": 100},
+            "synthetic_first is 0.5, but with the mixing 'fill-up' the largest class has no synthetic image",
+        ),
         ({"classifier": "resnet1"}, "timm has no model 'resnet1'. Near names are"),
         ({"base_model": "nowhere"}, "There is no base model 'nowhere'"),
         ({"dataset_dir": "/no/such/folder"}, "does not exist. Name a folder"),

@@ -84,6 +84,18 @@ def test_images_that_are_never_drawn_have_no_share_in_the_loss(options, message)
         assert {record["weight"] for record in found.data} == {1.0}
 
 
+@pytest.mark.parametrize("options", [{}, {"seen_once": True}, {"synthetic_first": 1.0}])
+def test_synthetic_images_of_some_classes_do_not_come_first(options):
+    real = [*REAL[:5], *REAL[5:7]]
+    options = {"synthetic_first": 0.5, "num_epochs": 4, **options}
+    words = (
+        f"synthetic_first is {options['synthetic_first']}, but with the mixing 'fill-up' .* Set synthetic_first to 0"
+    )
+    with pytest.raises(ValueError, match=words):
+        RealSyntheticDataset(real, SYNTHETIC, "fill-up", **options)
+    assert count(RealSyntheticDataset(real, SYNTHETIC, "fill-up", num_epochs=4))[("synthetic", "b")] == 3
+
+
 @pytest.mark.parametrize(
     ("options", "share"),
     [

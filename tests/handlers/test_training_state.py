@@ -164,6 +164,19 @@ def test_the_file_of_the_best_weights_follows_from_the_state_at_every_moment(tmp
     assert (tmp_path / "parts" / "model.pt").read_bytes() == whole
 
 
+def test_best_weights_go_with_a_state_of_every_epoch_alone(tmp_path):
+    _, network, optimizer = make_trainer()
+    saver = BestModelSaver(network, tmp_path / "model.pt")
+    with pytest.raises(ValueError, match="every is 2, but beside a best_model it must be 1: .* Leave every out, or"):
+        TrainingState(tmp_path, network, optimizer, every=2, best_model=saver)
+    trainer, network, optimizer = make_trainer(epochs=5)
+    TrainingState(tmp_path, network, optimizer, every=2).attach(trainer)
+    trainer.add_event_handler(Events.EPOCH_COMPLETED(once=5), lambda engine: pytest.fail("killed"))
+    with pytest.raises(pytest.fail.Exception, match="killed"):
+        trainer.run()
+    assert sorted(read_json(path)["epoch"] for path in tmp_path.glob("state_?.json")) == [2, 4]
+
+
 def lose(path):
     path.unlink()
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from monai_synth.metrics.filters import FILTERS, distances_to_nearest, failing, real_limits
+from monai_synth.metrics.filters import FILTERS, REASONS, distances_to_nearest, failing, real_limits
 from monai_synth.metrics.quality import ImageSet
 
 NAMES = ["left", "right"]
@@ -53,6 +53,20 @@ def test_real_images_pass_but_for_the_stated_share(real):
         assert np.mean(own > found.radius[label]) == pytest.approx(0.1, abs=0.011)
     nearest = distances_to_nearest(judges.features, shots.features)
     assert np.mean(nearest < found.copy) <= 0.01
+
+
+@pytest.mark.parametrize(("num_judges", "nearer"), [(100, 0), (101, 1), (150, 1), (201, 2)])
+def test_the_reasons_tell_the_share_of_real_images_that_sets_the_limit_of_a_copy(num_judges, nearer):
+    """Real images at 1, 2, 3 ... thousandths of a turn from the only shot of their side."""
+    shots = ImageSet(np.eye(2), np.array([0, 1]), np.arange(2))
+    turns = 2 * np.pi * np.arange(1, num_judges + 1) / 1000
+    features = np.stack([np.cos(turns), -np.sin(turns)], axis=1)
+    judges = ImageSet(features, np.arange(num_judges) % 2, np.arange(num_judges))
+    found = real_limits(shots, shots.features, judges, np.ones(3), NAMES, 0.05)
+    distances = distances_to_nearest(judges.features, shots.features)
+    assert (distances < found.copy - 1e-9).sum() == nearer <= 0.01 * num_judges
+    for step in ("copy", "repeat"):
+        assert "than 99% of real images of other groups are" in REASONS[step]
 
 
 def test_each_fault_is_named(real):

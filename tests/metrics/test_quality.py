@@ -59,6 +59,21 @@ def test_the_interval_holds_the_distance_and_the_floor_is_about_zero():
     assert abs(mean) < 0.2 * distance.value() and mean <= top < distance.value()
 
 
+@pytest.mark.parametrize(
+    ("num_real", "num_other"), [(2, 2), (3, 40), (40, 3)], ids=["two groups each", "few real", "few others"]
+)
+@pytest.mark.parametrize("shared", [False, True], ids=["own groups", "groups on both sides"])
+def test_every_bootstrap_sample_has_pairs_of_different_groups(num_real, num_other, shared):
+    """Of equal images every pair has the kernel 8, so that every sample with pairs has the distance 8 + 8 - 2 * 8."""
+    real, other = (
+        ImageSet(
+            np.ones((2 * count, 4)), np.zeros(2 * count, int), np.array([f"{name}/{n // 2}" for n in range(2 * count)])
+        )
+        for count, name in ((num_real, "a"), (num_other, "a" if shared else "b"))
+    )
+    assert Discrepancy(real, other).interval() == pytest.approx((0.0, 0.0), abs=1e-9)
+
+
 def test_quality_reads_zero_for_the_same_and_one_for_the_wrong_class():
     rng = np.random.default_rng(4)
     real = joined(images(rng, 80), images(rng, 80, shift=1.0, label=1))

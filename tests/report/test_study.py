@@ -155,6 +155,37 @@ def test_an_arms_own_settings_do_not_keep_it_from_its_reference(study):
     assert [(row["rank"], row["draws"]) for row in compare_arms(folder, doubled, "real")] == [("4", 6), ("8", 6)]
 
 
+def test_an_arm_is_compared_with_its_reference_at_the_same_number_of_synthetic_images(tmp_path):
+    """Right answers per 80 images: an arm is 8 better than its reference at 50 images, and 16 at 100."""
+    right = {("all", 50): 40, ("all", 100): 56, ("filtered", 50): 48, ("filtered", 100): 72, ("real", 0): 32}
+    rows = []
+    for seed in range(3):
+        for (arm, count), number in right.items():
+            correct = np.roll(np.arange(80) < number, seed).astype(int)
+            rows.append(write_run(tmp_path, f"{arm}_{count}_{seed}", correct, seed, arm, synthetic_per_class=count))
+    write_rows(tmp_path / "results.csv", rows)
+    rows = read_results(tmp_path)
+
+    def differences(reference):
+        return {
+            (row["arm"], row["synthetic_per_class"], row.get("against", "")): (row["difference"], row["draws"])
+            for row in compare_arms(tmp_path, rows, reference)
+        }
+
+    assert differences("all") == {
+        ("filtered", "50", ""): (0.1, 3),
+        ("filtered", "100", ""): (0.2, 3),
+        ("real", "0", "synthetic_per_class 50"): (-0.1, 3),
+        ("real", "0", "synthetic_per_class 100"): (-0.3, 3),
+    }
+    assert differences("real") == {
+        ("all", "50", ""): (0.1, 3),
+        ("all", "100", ""): (0.3, 3),
+        ("filtered", "50", ""): (0.2, 3),
+        ("filtered", "100", ""): (0.5, 3),
+    }
+
+
 def test_an_arm_with_another_classifier_than_the_grids_is_compared_with_each_of_them(study):
     folder = study({"real": 0.6, "better": 0.85, "same": 0.6})
     rows = [{**row, "classifier": name} for row in read_results(folder) for name in ("resnet18", "resnet50")]
