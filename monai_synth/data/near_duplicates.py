@@ -16,7 +16,7 @@ from scipy.sparse.csgraph import connected_components
 from tqdm import tqdm
 
 from ..utils.cores import usable_cores
-from .images import is_nifti_name, read_image, to_rgb
+from .images import faults_named, is_nifti_name, read_image, to_rgb
 
 Array = np.ndarray
 SIDE = 96  # pixels of the small image that is looked at
@@ -152,13 +152,10 @@ def small_image(path: str | Path) -> Array:
     if is_nifti_name(path):
         whole = Image.fromarray((read_image(path).transpose(1, 2, 0) * 255).astype(np.uint8))
     else:
-        try:
-            with Image.open(path) as image:
-                image.draft("RGB", (SIDE, SIDE))
-                image.load()  # while the file is open: `to_rgb` hands an RGB image back as it is
-                whole = to_rgb(image)
-        except (OSError, SyntaxError) as error:
-            raise ValueError(f"{path} is not an image that can be read: {error}.") from error
+        with faults_named(path), Image.open(path) as image:
+            image.draft("RGB", (SIDE, SIDE))
+            image.load()  # while the file is open: `to_rgb` hands an RGB image back as it is
+            whole = to_rgb(image, path)
     small = ImageOps.fit(whole, (SIDE, SIDE), Image.Resampling.BOX)
     return np.asarray(small, dtype=np.float32).transpose(2, 0, 1) / 255
 
