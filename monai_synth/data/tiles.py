@@ -22,12 +22,11 @@ from tqdm import tqdm
 
 from ..transforms.macenko import tissue_share
 from ..utils.io import write_json
-from .annotations import LABELS, Polygon, read_labels, regions_of
+from .annotations import LABELS, SUFFIXES, Polygon, read_labels, regions_of
 
 logger = logging.getLogger(__name__)
 
 BACKENDS = {"cucim": "cucim", "openslide": "openslide", "tifffile": "tifffile"}  # module of each, the fastest first
-SUFFIXES = (".svs", ".tif", ".tiff", ".ndpi", ".scn", ".mrxs", ".vms", ".bif")
 MASK_PIXELS = 16  # pixels of a class mask along a tile's side
 MPP_TOLERANCE = 0.2  # relative
 
