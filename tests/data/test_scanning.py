@@ -44,6 +44,18 @@ def test_groups_come_from_a_file_or_a_pattern(image_folder):
         scan(folder, groups="patient_(x)")
 
 
+@pytest.mark.parametrize("call", [lambda path: path.name, lambda path: path.as_posix(), lambda path: f"x/{path}"])
+def test_a_line_of_groups_is_missed_only_where_no_image_has_it(image_folder, call):
+    folder = image_folder({"a": 2, "b": 2})
+    images = [path.relative_to(folder) for path in sorted(folder.rglob("*.png"))]
+    lines = [f"{call(path)},p{index}" for index, path in enumerate(images)]
+    (folder / "groups.csv").write_text("\n".join(("image,group", *lines, "gone.png,p9")))
+    findings = check(folder)
+    assert not messages(findings)
+    told = [path for path, message in messages(findings, "warning").items() if "is not in the folder" in message]
+    assert told == ["gone.png"]
+
+
 @pytest.mark.parametrize(
     ("pattern", "path", "words"),
     [
