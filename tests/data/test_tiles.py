@@ -8,7 +8,7 @@ import tifffile
 from PIL import Image
 
 from monai_synth.__main__ import main
-from monai_synth.data import scan
+from monai_synth.data import scan, tiles
 from monai_synth.data.annotations import read_labels, regions_of
 from monai_synth.data.tiles import TilePlan, build_reader, cut_tiles, places_of, tiles_of
 
@@ -184,6 +184,15 @@ def test_a_line_of_slides_that_says_no_one_class_is_told(tmp_path, content, word
     path.write_text(content)
     with pytest.raises(ValueError, match=re.escape(str(path)) + ".*" + re.escape(words)):
         read_labels(path)
+
+
+def test_hidden_files_are_no_slides_and_the_classes_are_read_once(slides, tmp_path, monkeypatch):
+    (slides / "slides.csv").write_text("slide,class_name\none,a\ntwo,b\n")
+    (slides / "._one.tif").write_bytes(b"what macOS notes of one.tif")
+    read = []
+    monkeypatch.setattr(tiles, "read_labels", lambda path: read.append(path) or read_labels(path))
+    assert cut_tiles(slides, tmp_path / "out", TilePlan(size=64), "tifffile") == {"a": 30, "b": 30}
+    assert read == [slides / "slides.csv"]
 
 
 def test_bad_slides_are_told(slides, tmp_path, capsys):
