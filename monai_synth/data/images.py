@@ -13,6 +13,7 @@ import nibabel
 import numpy as np
 from PIL import Image, ImageOps
 
+from .folders import visible_files
 from .synthetic_image import carries_mark
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".nii", ".nii.gz")
@@ -199,12 +200,14 @@ def _read_nifti(path: Path, value_range: tuple[float, float] | None) -> np.ndarr
 def list_images(folder: str | Path) -> list[dict[str, str]]:
     """A record {image, image_path} for every image below a folder, sorted, or for the one file that is named.
 
+    What is hidden is left out, as `scan` does, unless it is what is named.
+
     Raises:
         FileNotFoundError: when there is no such folder or no image in it.
     """
     folder = Path(folder)
-    paths = [folder] if folder.is_file() else sorted(path for path in folder.rglob("*") if is_image_name(path))
-    paths = [path for path in paths if path.is_file() and not path.name.startswith(".")]
+    found = (Path(root, name) for root, _, files in visible_files(folder) for name in files if is_image_name(name))
+    paths = [folder] if folder.is_file() else sorted(path for path in found if path.is_file())
     if not paths:
         raise FileNotFoundError(f"There are no images in {folder}. Name a folder of images with --dataset_dir.")
     return [{"image": str(path), "image_path": str(path)} for path in paths]

@@ -171,7 +171,10 @@ def test_images_of_a_folder_are_listed(tmp_path, pixels):
     (tmp_path / "deep").mkdir()
     Image.fromarray(pixels).save(tmp_path / "deep" / "a.png")
     (tmp_path / "notes.txt").write_text("x")
-    (tmp_path / ".hidden.png").write_bytes(b"")
+    for hidden in (".hidden.png", ".hid/a.png", "__MACOSX/deep/._a.png", "__MACOSX/b.png", "deep/.cache/a.png"):
+        (tmp_path / hidden).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / hidden).write_bytes(b"")
     assert [record["image"] for record in list_images(tmp_path)] == [str(tmp_path / "deep" / "a.png")]
+    assert [record["image"] for record in list_images(tmp_path / ".hid")] == [str(tmp_path / ".hid" / "a.png")]
     with pytest.raises(FileNotFoundError, match="There are no images in"):
         list_images(tmp_path / "nowhere")
