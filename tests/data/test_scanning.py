@@ -126,6 +126,8 @@ def test_a_csv_and_a_datalist_are_scanned_too(image_folder, tmp_path):
     (folder / "list.csv").write_text("image,class_name,group\na/a_000.png,a,p1\nb/b_000.png,b,p2\n")
     records, names = scan(folder / "list.csv")
     assert names == ["a", "b"] and [record["group"] for record in records] == ["p1", "p2"]
+    (folder / "list.csv").write_text("image,class_name\nb/b_000.png,b\na/a_000.png,a\n")
+    assert [record["class_name"] for record in scan(folder / "list.csv")[0]] == ["b", "a"]  # as the lines stand
     (folder / "bad.csv").write_text("file\nx\n")
     with pytest.raises(ValueError, match="needs the columns image and class_name"):
         scan(folder / "bad.csv")
