@@ -70,7 +70,7 @@ def _check(options: argparse.Namespace) -> int:
 
 def _add_phantoms(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("phantoms", help="draws a folder of phantom images")
-    parser.add_argument("output_dir")
+    parser.add_argument("output_dir", help="is made; must not exist or be empty")
     parser.add_argument("--set", dest="phantom_set", default="colon", choices=["colon", "lung", "wbc"])
     parser.add_argument("--images_per_class", type=int, default=60)
     parser.add_argument("--num_patients", type=int, default=12)

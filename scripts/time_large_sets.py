@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -32,6 +31,7 @@ from monai_synth.data.near_duplicates import ring_series
 from monai_synth.data.phantom import draw_phantom, write_phantoms
 from monai_synth.metrics.quality import ImageSet, quality
 from monai_synth.utils.cores import usable_cores
+from monai_synth.utils.memory import peak_host_bytes
 
 ROOT = Path(__file__).resolve().parents[1]
 STRONG = str(ROOT / "configs" / "augmentation" / "strong.yaml")
@@ -141,15 +141,9 @@ def write_journal(folder: Path, count: int) -> Path:
 def alone(code: str) -> str:
     """How long a program takes in a process of its own, and the most memory that it holds, its libraries included."""
     start = time.perf_counter()
-    # the usage that the system notes of a child begins with its parent's, so the child reads its own
-    peak = "print([line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')][0])"
+    peak = "from monai_synth.utils.memory import peak_host_bytes; print(peak_host_bytes() or 0)"
     said = subprocess.run([sys.executable, "-c", f"{code}; {peak}"], check=True, capture_output=True, text=True).stdout
-    return f"{time.perf_counter() - start:.1f} s, {int(said) / 2**10:.0f} MB at most, all libraries included"
-
-
-def peak_memory() -> float:
-    """The most memory that this process has held, in MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    return f"{time.perf_counter() - start:.1f} s, {int(said) / 2**20:.0f} MB at most, all libraries included"
 
 
 def time_quality(count: int) -> None:
@@ -225,7 +219,7 @@ def main() -> None:
     }
     for part in options.parts:
         parts[part]()
-    print(f"peak memory: {peak_memory():.0f} MB")
+    print(f"peak memory: {(peak_host_bytes() or 0) / 2**20:.0f} MB")
 
 
 if __name__ == "__main__":

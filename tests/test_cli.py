@@ -38,8 +38,9 @@ def test_phantoms_are_written(tmp_path, capsys):
     ]
     assert main(arguments) == 0
     assert len(list((tmp_path / "p").rglob("*.png"))) == 16
-    assert main([*arguments[:-1], "32"]) == 2
-    assert "size=32" in capsys.readouterr().err
+    assert main(arguments) == 2 and "exists and is not an empty folder" in capsys.readouterr().err
+    assert main(["phantoms", str(tmp_path / "q"), "--size", "32"]) == 2
+    assert "size=32" in capsys.readouterr().err and not (tmp_path / "q").exists()
 
 
 def test_a_new_bundle_names_its_prompts(image_folder, tmp_path, capsys, monkeypatch):

@@ -12,6 +12,7 @@ import psutil
 import torch
 
 from ..utils.cores import processor_name, usable_cores
+from ..utils.memory import peak_host_bytes
 
 logger = logging.getLogger(__name__)
 _on_gpu = False
@@ -19,12 +20,8 @@ _on_gpu = False
 
 def peak_memory() -> dict[str, float]:
     """The most memory that this process has held so far, in MB, of the host and of the GPU where there is one."""
-    found = {}
-    if os.name == "posix":
-        import resource
-
-        unit = 1024 if platform.system() == "Linux" else 1024**2  # ru_maxrss is in kB on Linux and in bytes on macOS
-        found["host"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, 1)
+    host = peak_host_bytes()
+    found = {} if host is None else {"host": round(host / 1024**2, 1)}
     if _on_gpu:
         found["gpu"] = round(torch.cuda.max_memory_allocated() / 1024**2, 1)
     return found

@@ -11,6 +11,7 @@ from typing import Any
 from .class_names import check_class_names
 
 LABELS = "slides.csv"
+SUFFIXES = (".svs", ".tif", ".tiff", ".ndpi", ".scn", ".mrxs", ".vms", ".bif")  # of slides
 Ring = list[tuple[float, float]]
 Polygon = list[Ring]  # the outline, then its holes
 
@@ -18,18 +19,42 @@ Polygon = list[Ring]  # the outline, then its holes
 def read_labels(path: Path) -> dict[str, str]:
     """Class of whole slides by name, from a CSV with the columns slide and class_name; empty when there is none.
 
+    A slide is named with or without its ending; other dots, as those of TCGA, belong to its name.
+
     Raises:
-        ValueError: when a column is missing, or a class cannot be the name of a folder.
+        ValueError: when a column is missing, a line lacks its slide or class, a slide has two classes, or a class
+            cannot be the name of a folder.
     """
     if not path.is_file():
         return {}
     with open(path, newline="", encoding="utf-8-sig") as file:
-        rows = list(csv.DictReader(file))
-    if not rows or not {"slide", "class_name"} <= set(rows[0]):
-        raise ValueError(f"{path} needs the columns slide and class_name, found {sorted(rows[0]) if rows else []}.")
-    labels = {Path(row["slide"].strip()).stem: (row["class_name"] or "").strip() for row in rows}
+        reader = csv.DictReader(file)
+        columns = reader.fieldnames or []
+        rows = [(reader.line_num, row) for row in reader]
+    if not {"slide", "class_name"} <= set(columns):
+        raise ValueError(f"{path} needs the columns slide and class_name, found {sorted(columns)}.")
+    labels: dict[str, str] = {}
+    for line, row in rows:
+        slide, class_name = ((row[column] or "").strip() for column in ("slide", "class_name"))
+        if not slide or not class_name:
+            raise ValueError(
+                f"{path}, line {line}, has the slide {slide!r} and the class {class_name!r}. Name both, or remove the "
+                "line."
+            )
+        name = _slide_name(slide)
+        if labels.setdefault(name, class_name) != class_name:
+            raise ValueError(
+                f"{path} gives the slide {name!r} the classes {labels[name]!r} and {class_name!r}. Leave it one, or "
+                f"draw the region of each class into {name}.geojson."
+            )
     check_class_names(labels.values(), path)
     return labels
+
+
+def _slide_name(cell: str) -> str:
+    """The name of a slide without its folder and, where it has one that slides have, its ending."""
+    path = Path(cell)
+    return path.stem if path.suffix.lower() in SUFFIXES else path.name
 
 
 def regions_of(slide: Path, labels: Mapping[str, str]) -> dict[str, list[Polygon]] | str:

@@ -57,7 +57,8 @@ def groups_of(
         if problem:
             findings.append(Finding("error", image, problem))
         found.append(None if problem else groups_there[0])
-    for image in sorted(known.unused):
+    matched = {line for own in lines for line in own}
+    for image in sorted({cell for line, cell in known.whole.items() if line not in matched}):
         findings.append(Finding("warning", image, f"stands in {table} but is not in the folder."))
     return found
 
@@ -114,7 +115,7 @@ class _Table:
         self.groups: list[str] = []  # of each line
         self.paths: dict[str, list[int]] = {}  # lines by what they call the image
         self.names: dict[str, list[int]] = {}  # lines by that and its ends
-        self.unused: set[str] = set()  # whole paths that no image had
+        self.whole: dict[int, str] = {}  # what lines that name a file call it
         for path in paths:
             self._read(path, findings)
 
@@ -139,9 +140,9 @@ class _Table:
             self._add(cell, group_in(row, Path(cell).parent.name) or "", whole=image == "image")
 
     def _add(self, cell: str, group: str, whole: bool) -> None:
-        if whole:
-            self.unused.add(cell)
         line = len(self.groups)
+        if whole:
+            self.whole[line] = cell
         self.groups.append(group)
         self.paths.setdefault(cell, []).append(line)
         for name in {cell, "/".join(cell.split("/")[-2:]), cell.split("/")[-1]}:
@@ -149,7 +150,6 @@ class _Table:
 
     def lines_of(self, relative: str) -> tuple[int, ...]:
         """The lines that are about an image, by the most of its path that the table has."""
-        self.unused.discard(relative)
         if relative in self.paths:
             return tuple(self.paths[relative])
         name = relative.split("/")[-1]

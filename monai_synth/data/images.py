@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import nibabel
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
+from .folders import visible_files
 from .synthetic_image import carries_mark
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".nii", ".nii.gz")
@@ -50,7 +53,9 @@ def read_image(path: str | Path, page: int | None = None, value_range: tuple[flo
     path = Path(path)
     if is_nifti_name(path):
         return _read_nifti(path, value_range)
-    return _to_array(path, open_image(path, page), value_range)
+    image = open_image(path, page)
+    with faults_named(path):
+        return _to_array(path, image, value_range)
 
 
 def open_image(path: str | Path, page: int | None = None) -> Image.Image:
@@ -58,21 +63,33 @@ def open_image(path: str | Path, page: int | None = None) -> Image.Image:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"There is no image {path}.")
+    with faults_named(path), warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        with Image.open(path) as image:
+            _check_size(path, *image.size)
+            pages = getattr(image, "n_frames", 1)
+            if pages > 1 and page is None:
+                raise ValueError(f"{path} has {pages} pages. Name one (page=0 is the first), or save it alone.")
+            if page is not None:
+                _turn_to(path, image, page)
+            image.load()
+            return ImageOps.exif_transpose(image)
+
+
+@contextmanager
+def faults_named(path: str | Path) -> Iterator[None]:
+    """Makes a ValueError that names the file of whatever is raised within for a file that is damaged.
+
+    Pillow raises errors of any kind for damage, as SyntaxError, TypeError or struct.error, and none names the file.
+    Errors that begin with the path, which are ours, stay as they are, and so does a lack of memory.
+    """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                _check_size(path, *image.size)
-                pages = getattr(image, "n_frames", 1)
-                if pages > 1 and page is None:
-                    raise ValueError(f"{path} has {pages} pages. Name one (page=0 is the first), or save it alone.")
-                if page is not None:
-                    image.seek(page)
-                image.load()
-                return ImageOps.exif_transpose(image)
-    except EOFError as error:
-        raise ValueError(f"{path} has no page {page}.") from error
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError) as error:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:
+        if isinstance(error, ValueError) and str(error).startswith(str(path)):
+            raise
         raise ValueError(f"{path} is not an image that can be read: {error}.") from error
 
 
@@ -86,9 +103,10 @@ def look_at(path: str | Path) -> tuple[str, int, bool]:
     """
     if not is_nifti_name(path):
         image = open_image(path)
-        pixels = to_rgb(image)
+        with faults_named(path):
+            pixels, is_synthetic = to_rgb(image, path), carries_mark(image)
         content = hashlib.sha256(f"{pixels.height} {pixels.width} ".encode() + pixels.tobytes())
-        return content.hexdigest(), min(pixels.size), carries_mark(image)
+        return content.hexdigest(), min(pixels.size), is_synthetic
     values = (read_image(path).transpose(1, 2, 0) * 255).round().astype(np.uint8)
     content = hashlib.sha256(f"{values.shape[0]} {values.shape[1]} ".encode() + values.tobytes())
     return content.hexdigest(), min(values.shape[:2]), False
@@ -102,20 +120,31 @@ def _check_size(path: Path, width: int, height: int) -> None:
         )
 
 
+def _turn_to(path: Path, image: Image.Image, page: int) -> None:
+    try:
+        image.seek(page)
+    except EOFError as error:
+        raise ValueError(f"{path} has no page {page}.") from error
+
+
 def _to_array(path: Path, image: Image.Image, value_range: tuple[float, float] | None) -> np.ndarray:
     if image.mode in DEPTHS:
         return _scaled_grey(path, np.asarray(image, dtype=np.float64), value_range, DEPTHS[image.mode])
-    pixels = np.asarray(to_rgb(image), dtype=np.float32) / 255
+    pixels = np.asarray(to_rgb(image, path), dtype=np.float32) / 255
     return np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image, path: str | Path | None = None) -> Image.Image:
     """A Pillow image as RGB of 8 bits: the right way up, what is transparent over white, 16-bit grey scaled.
 
+    Args:
+        image: as Pillow opens it.
+        path: of its file, for the error; None takes what Pillow says, which a copy has forgotten.
+
     Raises:
-        ValueError: for 32-bit and float images, whose range is not known; names the file where Pillow does.
+        ValueError: for 32-bit and float images, whose range is not known; names the file where it is known.
     """
-    name = getattr(image, "filename", "")
+    name = path or getattr(image, "filename", "")
     image = ImageOps.exif_transpose(image) if image.getexif() else image
     if image.mode in DEPTHS:
         grey = _scaled_grey(name or "The image", np.asarray(image, dtype=np.float64), None, DEPTHS[image.mode])
@@ -171,12 +200,14 @@ def _read_nifti(path: Path, value_range: tuple[float, float] | None) -> np.ndarr
 def list_images(folder: str | Path) -> list[dict[str, str]]:
     """A record {image, image_path} for every image below a folder, sorted, or for the one file that is named.
 
+    What is hidden is left out, as `scan` does, unless it is what is named.
+
     Raises:
         FileNotFoundError: when there is no such folder or no image in it.
     """
     folder = Path(folder)
-    paths = [folder] if folder.is_file() else sorted(path for path in folder.rglob("*") if is_image_name(path))
-    paths = [path for path in paths if path.is_file() and not path.name.startswith(".")]
+    found = (Path(root, name) for root, _, files in visible_files(folder) for name in files if is_image_name(name))
+    paths = [folder] if folder.is_file() else sorted(path for path in found if path.is_file())
     if not paths:
         raise FileNotFoundError(f"There are no images in {folder}. Name a folder of images with --dataset_dir.")
     return [{"image": str(path), "image_path": str(path)} for path in paths]

@@ -58,7 +58,11 @@ def labelled_files(
     annotations: str | None,
     findings: list[Finding],
 ) -> list[LabelledFile]:
-    """The image files of a data set that belong to a wanted class, sorted by path.
+    """The image files of a data set that belong to a wanted class.
+
+    With a class map they are sorted by class and path. Without one, those of a folder come class folder by class
+    folder, each with its own files before those of its sub-folders, and those of a table or datalist as they stand
+    there.
 
     Args:
         source: a folder of class folders (with a class map or class names at any depth to 4, so that the published
@@ -121,7 +125,10 @@ def _of_folders(
 
 
 def _class_folders(source: Path, wanted: Sequence[str] | None, findings: list[Finding]) -> list[Path]:
-    """The folders directly below, or those with a wanted name at the smallest depth that has any."""
+    """The folders directly below, or those with a wanted name at any depth to 4, sorted.
+
+    A name that is found in several places is an error, and added to the findings.
+    """
     if wanted is None:
         return sorted(path for path in source.iterdir() if path.is_dir() and not is_hidden(path.name))
     places: dict[str, list[Path]] = defaultdict(list)

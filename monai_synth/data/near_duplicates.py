@@ -16,7 +16,7 @@ from scipy.sparse.csgraph import connected_components
 from tqdm import tqdm
 
 from ..utils.cores import usable_cores
-from .images import is_nifti_name, read_image, to_rgb
+from .images import faults_named, is_nifti_name, read_image, to_rgb
 
 Array = np.ndarray
 SIDE = 96  # pixels of the small image that is looked at
@@ -152,13 +152,10 @@ def small_image(path: str | Path) -> Array:
     if is_nifti_name(path):
         whole = Image.fromarray((read_image(path).transpose(1, 2, 0) * 255).astype(np.uint8))
     else:
-        try:
-            with Image.open(path) as image:
-                image.draft("RGB", (SIDE, SIDE))
-                image.load()  # while the file is open: `to_rgb` hands an RGB image back as it is
-                whole = to_rgb(image)
-        except (OSError, SyntaxError) as error:
-            raise ValueError(f"{path} is not an image that can be read: {error}.") from error
+        with faults_named(path), Image.open(path) as image:
+            image.draft("RGB", (SIDE, SIDE))
+            image.load()  # while the file is open: `to_rgb` hands an RGB image back as it is
+            whole = to_rgb(image, path)
     small = ImageOps.fit(whole, (SIDE, SIDE), Image.Resampling.BOX)
     return np.asarray(small, dtype=np.float32).transpose(2, 0, 1) / 255
 
@@ -176,24 +173,41 @@ def magnitudes(series: SeriesFile, start: int) -> Array:
     return np.hypot(part[..., 0], part[..., 1]).reshape(len(part), len(ZOOMS), -1)
 
 
+def standardize(values: Array) -> tuple[Array, Array]:
+    """The center and spread of columns, by which rows are standardized in place; no other array gets as large.
+
+    Args:
+        values: of the images, shape (N, D), float32; each row gets length 1.
+    """
+    center, squares = values.mean(0), np.zeros(values.shape[1], dtype=np.float32)
+    chunks = [values[start : start + CHUNK] for start in range(0, len(values), CHUNK)]  # views
+    for chunk in chunks:
+        squares += np.square(chunk - center).sum(0)
+    spread = np.sqrt(squares / len(values)) + np.float32(1e-3)
+    for chunk in chunks:
+        standardized(chunk, center, spread)
+    return center, spread
+
+
+def standardized(values: Array, center: Array, spread: Array) -> Array:
+    """The same array, changed in place: centered, divided by the spread, and along its last axis of length 1."""
+    values -= center
+    values /= spread
+    values /= np.linalg.norm(values, axis=-1, keepdims=True)
+    return values
+
+
 def nearest_candidates(series: SeriesFile) -> Array:
     """For each image those whose magnitudes are most alike in any zoom, shape (N, 10), in bounded memory."""
     count, starts = len(series), range(0, len(series), CHUNK)
     plain = np.empty((count, 3 * RINGS * 12), dtype=np.float32)
     for start in starts:
         plain[start : start + CHUNK] = magnitudes(series, start)[:, 0]
-    center, spread = plain.mean(0), plain.std(0) + 1e-3
-
-    def standard(values: Array) -> Array:
-        values -= center
-        values /= spread
-        values /= np.linalg.norm(values, axis=-1, keepdims=True)
-        return values
-
-    plain, wanted = standard(plain), min(NEIGHBORS, count - 1)
+    center, spread = standardize(plain)
+    wanted = min(NEIGHBORS, count - 1)
     best = np.empty((count, wanted), dtype=int)
     for start in starts:
-        part = standard(magnitudes(series, start))
+        part = standardized(magnitudes(series, start), center, spread)
         alike = part[:, 0] @ plain.T
         for zoom in range(1, len(ZOOMS)):
             np.maximum(alike, part[:, zoom] @ plain.T, out=alike)

@@ -49,7 +49,8 @@ def scan(
         annotations: table below the folder with the class of each image.
 
     Returns:
-        Records {image, label, class_name, group, origin, sha256, pixels}, sorted by path, and the class names.
+        Records {image, label, class_name, group, origin, sha256, pixels}, in the order of `labelled_files`, and the
+        class names.
 
     Raises:
         ValueError: lists what is wrong with the data set.

@@ -22,12 +22,11 @@ from tqdm import tqdm
 
 from ..transforms.macenko import tissue_share
 from ..utils.io import write_json
-from .annotations import LABELS, Polygon, read_labels, regions_of
+from .annotations import LABELS, SUFFIXES, Polygon, read_labels, regions_of
 
 logger = logging.getLogger(__name__)
 
 BACKENDS = {"cucim": "cucim", "openslide": "openslide", "tifffile": "tifffile"}  # module of each, the fastest first
-SUFFIXES = (".svs", ".tif", ".tiff", ".ndpi", ".scn", ".mrxs", ".vms", ".bif")
 MASK_PIXELS = 16  # pixels of a class mask along a tile's side
 MPP_TOLERANCE = 0.2  # relative
 
@@ -93,7 +92,8 @@ def cut_tiles(source: str | Path, output_dir: str | Path, plan: TilePlan, backen
     if output_dir.exists():
         raise FileExistsError(f"{output_dir} exists. Name another folder, or remove that one.")
     slides = find_slides(source)
-    regions = {slide: regions_of(slide, read_labels(source / LABELS)) for slide in slides}
+    labels = read_labels(source / LABELS)
+    regions = {slide: regions_of(slide, labels) for slide in slides}
     reader = build_reader(backend)
     part = output_dir.with_name(f".{output_dir.name}.part")
     shutil.rmtree(part, ignore_errors=True)
@@ -119,13 +119,14 @@ def cut_tiles(source: str | Path, output_dir: str | Path, plan: TilePlan, backen
 
 
 def find_slides(source: Path) -> list[Path]:
-    """The slides of a folder, sorted.
+    """The slides of a folder, sorted, without hidden files such as those that macOS puts beside others.
 
     Raises:
         FileNotFoundError: when there are none.
         ValueError: when two have the same name but for their ending.
     """
-    slides = sorted(path for path in source.glob("*") if path.suffix.lower() in SUFFIXES)
+    visible = (path for path in source.glob("*") if not path.name.startswith("."))
+    slides = sorted(path for path in visible if path.suffix.lower() in SUFFIXES)
     if not slides:
         raise FileNotFoundError(f"There are no slides in {source}. Slides end in {', '.join(SUFFIXES)}.")
     twice = [name for name, count in Counter(path.stem for path in slides).items() if count > 1]

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import numpy as np
 from PIL import Image
 
+from ..data.images import read_image
 from ..utils.io import write_text
 
 TEMPLATES = Path(__file__).resolve().parents[1] / "templates" / "report"
@@ -41,9 +43,12 @@ def embedded(path: Path) -> str:
 
 
 def thumbnail(path: str | Path) -> str:
-    """An image as a small data address, without any metadata of the file."""
-    with Image.open(path) as image:
-        small = image.convert("RGB")
+    """An image, as the engines see it, as a small data address, without any metadata of the file.
+
+    Raises:
+        FileNotFoundError, ValueError: as `read_image`.
+    """
+    small = Image.fromarray(np.round(read_image(path).transpose(1, 2, 0) * 255).astype(np.uint8))
     small.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     small.save(buffer, format="PNG")

@@ -1,13 +1,15 @@
-"""How much memory is free, in a container as on a machine, and how many images it holds."""
+"""How much memory is free, in a container as on a machine, how many images it holds, and how much was had."""
 
 from __future__ import annotations
 
 import os
+import platform
 from pathlib import Path
 
 import psutil
 
 CGROUP = Path("/sys/fs/cgroup")  # a container's own limit, version 2
+STATUS = Path("/proc/self/status")  # of this process, on Linux
 CACHED_SHARE = 0.25  # of the free memory, for all processes of the machine
 
 
@@ -39,3 +41,20 @@ def cached_images(size: int) -> int:
     """
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     return int(CACHED_SHARE * max(0, free_host_bytes()) / processes) // (3 * 4 * size**2)
+
+
+def peak_host_bytes() -> int | None:
+    """The most host memory that this process has had, in bytes; None where the system does not say, as on Windows.
+
+    Linux hands on the peak of the process that started this one in `ru_maxrss`, but not in the memory's own record.
+    """
+    lines = STATUS.read_text().splitlines() if STATUS.exists() else []
+    peaks = [int(line.split()[1]) for line in lines if line.startswith("VmHWM")]
+    if peaks:
+        return peaks[0] * 2**10
+    if os.name != "posix":
+        return None
+    import resource
+
+    unit = 1 if platform.system() == "Darwin" else 2**10  # ru_maxrss is in bytes on macOS and in kB elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

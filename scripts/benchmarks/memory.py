@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -10,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from monai_synth.utils.memory import peak_host_bytes
 
 from .fine_tuning import BATCH as TUNING_BATCH
 from .fine_tuning import Stepper
@@ -22,17 +23,6 @@ TIMES = 20  # as many images, which must not take more memory
 MIB = 2**20
 WAYS = "the works' way: diffusers' pipeline", "ours: adapter in the weights, two writers, bfloat16"
 TUNING = "the works' way, float32", "train_diffusion.json, all handlers, bfloat16"
-
-
-def peak_host_memory() -> float:
-    """The most host memory that this process has had, in bytes.
-
-    Linux hands on the peak of the process that started it in `ru_maxrss`, but not in the memory's own record.
-    """
-    status = Path("/proc/self/status")
-    lines = status.read_text().splitlines() if status.exists() else []
-    peaks = [int(line.split()[1]) for line in lines if line.startswith("VmHWM")]
-    return (peaks[0] if peaks else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * 2**10
 
 
 def peaks_of(way: str, setting: Setting, per_class: int, interval: tuple[float, float]) -> tuple[float, float]:
@@ -71,7 +61,7 @@ def tuning_peaks(way: str, setting: Setting, images: Sequence[tuple[Path, str]])
 
 def peaks(device: torch.device) -> tuple[float, float]:
     """The most host and GPU memory of this process, in bytes; without a GPU the latter is 0."""
-    return peak_host_memory(), torch.cuda.max_memory_allocated() if device.type == "cuda" else 0
+    return peak_host_bytes() or 0, torch.cuda.max_memory_allocated() if device.type == "cuda" else 0
 
 
 def in_own_process(function: Callable[..., tuple[float, float]], *args: Any) -> tuple[float, float]:

@@ -46,3 +46,11 @@ def test_the_environment_decides_where_it_says_something(eight_cores, monkeypatc
     monkeypatch.setenv("OMP_NUM_THREADS", "8")
     machine.use_threads(None)
     assert torch.get_num_threads() == 8
+
+
+def test_a_run_notes_its_own_peak_in_mb(monkeypatch):
+    monkeypatch.setattr(machine, "_on_gpu", False)
+    monkeypatch.setattr(machine, "peak_host_bytes", lambda: 3 * 2**19)
+    assert machine.peak_memory() == {"host": 1.5}
+    monkeypatch.setattr(machine, "peak_host_bytes", lambda: None)
+    assert machine.peak_memory() == {}

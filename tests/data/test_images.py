@@ -2,8 +2,11 @@ import nibabel
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from monai_synth.data import list_images, read_image, to_rgb
+from monai_synth.data import check, list_images, read_image, to_rgb
+from monai_synth.data.images import look_at
+from monai_synth.data.near_duplicates import small_image
 
 
 @pytest.fixture
@@ -110,6 +113,54 @@ def test_what_is_no_image_is_named(tmp_path):
         read_image(tmp_path / "gone.png")
 
 
+@pytest.fixture
+def damaged(tmp_path):
+    """A class folder with a sound image and files of which a few bytes are wrong, by what Pillow raises for them."""
+    folder, exif, tags = tmp_path / "set" / "a", Image.Exif(), ImageFileDirectory_v2()
+    folder.mkdir(parents=True)
+    exif[0x0112] = 6
+    tags.tagtype[700], tags[700] = 2, "<x:xmpmeta/>"  # ASCII, where XMP is bytes
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 40, 3)).astype(np.uint8))
+    noise.save(folder / "sound.png")
+    noise.save(folder / "SyntaxError.jpg", exif=exif)
+    noise.save(folder / "TypeError.tif")
+    noise.save(folder / "text.tif", tiffinfo=tags)
+    noise.save(folder / "ValueError.png")
+    changes = {
+        "SyntaxError.jpg": (b"Exif\0\0MM\0*", b"Exif\0\0MX\0*"),  # the mark of a TIFF header, which EXIF has
+        "TypeError.tif": (b"\x11\1\4\0", b"\x11\1\5\0"),  # the type of the strips' places
+        "ValueError.png": (b"\0\0\0\rIHDR", b"\0\0\0\2IHDR"),  # the length of the header
+    }
+    for name, (sound, wrong) in changes.items():
+        content = (folder / name).read_bytes()
+        assert content.count(sound) == 1
+        (folder / name).write_bytes(content.replace(sound, wrong))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "readers"),
+    [
+        ("SyntaxError.jpg", [read_image, look_at]),  # near-duplicates are searched for in images as they are stored
+        ("TypeError.tif", [read_image, look_at, small_image]),
+        ("text.tif", [read_image, look_at, small_image]),
+        ("ValueError.png", [read_image, look_at, small_image]),
+    ],
+)
+def test_damage_of_any_kind_is_told_with_the_file(damaged, name, readers):
+    for read in readers:
+        with pytest.raises(ValueError, match=f"^{damaged / name} is not an image that can be read: "):
+            read(damaged / name)
+
+
+def test_one_damaged_file_does_not_end_the_scan(damaged):
+    (damaged.parent / "b").mkdir()
+    Image.effect_noise((40, 40), 50).save(damaged.parent / "b" / "sound.png")
+    errors = {finding.path: finding.message for finding in check(damaged.parent) if finding.level == "error"}
+    assert set(errors) == {f"a/{name}" for name in ("SyntaxError.jpg", "TypeError.tif", "text.tif", "ValueError.png")}
+    assert all("is not an image that can be read" in message for message in errors.values())
+
+
 def test_a_whole_slide_is_refused_before_it_is_decoded(tmp_path):
     Image.new("1", (10_000, 6_000)).save(tmp_path / "slide.png")
     with pytest.raises(ValueError, match="slide.png has 10000 x 6000 pixels.*Cut it into tiles first"):
@@ -120,7 +171,10 @@ def test_images_of_a_folder_are_listed(tmp_path, pixels):
     (tmp_path / "deep").mkdir()
     Image.fromarray(pixels).save(tmp_path / "deep" / "a.png")
     (tmp_path / "notes.txt").write_text("x")
-    (tmp_path / ".hidden.png").write_bytes(b"")
+    for hidden in (".hidden.png", ".hid/a.png", "__MACOSX/deep/._a.png", "__MACOSX/b.png", "deep/.cache/a.png"):
+        (tmp_path / hidden).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / hidden).write_bytes(b"")
     assert [record["image"] for record in list_images(tmp_path)] == [str(tmp_path / "deep" / "a.png")]
+    assert [record["image"] for record in list_images(tmp_path / ".hid")] == [str(tmp_path / ".hid" / "a.png")]
     with pytest.raises(FileNotFoundError, match="There are no images in"):
         list_images(tmp_path / "nowhere")

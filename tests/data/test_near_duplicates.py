@@ -1,6 +1,7 @@
 """Siblings of one original are found, different originals are kept apart."""
 
 import io
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +80,35 @@ def test_a_planted_lc25000(tmp_path):
     outside, merged = shares(find_near_duplicates(paths), truth)
     print(f"{len(paths)} images: {outside:.2%} of the siblings outside their group, {merged:.2%} of originals merged")
     assert outside <= 0.01 and merged <= 0.01
+
+
+def test_rows_are_standardized_without_another_array_of_their_size():
+    values = np.random.default_rng(0).gamma(2, size=(6000, 90)).astype(np.float32)
+    exact = values.astype(np.float64)
+    center, spread = exact.mean(0), exact.std(0) + 1e-3
+    exact = (exact - center) / spread
+    exact /= np.linalg.norm(exact, axis=1, keepdims=True)
+    tracemalloc.start()
+    found = near_duplicates.standardize(values)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < values.nbytes / 4
+    np.testing.assert_allclose(found, (center, spread), rtol=1e-5)
+    np.testing.assert_allclose(values, exact, atol=2e-6)
+
+
+def test_candidates_are_the_images_whose_magnitudes_are_most_alike():
+    rng = np.random.default_rng(0)
+    series = near_duplicates.SeriesFile(rng.gamma(2, size=(300, *near_duplicates.SHAPE)))
+    starts = range(0, 300, near_duplicates.CHUNK)
+    sizes = np.concatenate([near_duplicates.magnitudes(series, start) for start in starts]).astype(np.float64)
+    sizes = (sizes - sizes[:, 0].mean(0)) / (sizes[:, 0].std(0) + 1e-3)
+    sizes /= np.linalg.norm(sizes, axis=2, keepdims=True)
+    alike = np.max([sizes[:, zoom] @ sizes[:, 0].T for zoom in range(sizes.shape[1])], axis=0)
+    np.fill_diagonal(alike, -np.inf)
+    best = np.sort(alike, axis=1)[:, -near_duplicates.NEIGHBORS :]
+    found = np.take_along_axis(alike, near_duplicates.nearest_candidates(series), axis=1)
+    np.testing.assert_allclose(np.sort(found, axis=1), best, atol=1e-5)
 
 
 def test_groups_reach_the_split_and_the_check(tmp_path):

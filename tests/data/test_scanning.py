@@ -44,6 +44,18 @@ def test_groups_come_from_a_file_or_a_pattern(image_folder):
         scan(folder, groups="patient_(x)")
 
 
+@pytest.mark.parametrize("call", [lambda path: path.name, lambda path: path.as_posix(), lambda path: f"x/{path}"])
+def test_a_line_of_groups_is_missed_only_where_no_image_has_it(image_folder, call):
+    folder = image_folder({"a": 2, "b": 2})
+    images = [path.relative_to(folder) for path in sorted(folder.rglob("*.png"))]
+    lines = [f"{call(path)},p{index}" for index, path in enumerate(images)]
+    (folder / "groups.csv").write_text("\n".join(("image,group", *lines, "gone.png,p9")))
+    findings = check(folder)
+    assert not messages(findings)
+    told = [path for path, message in messages(findings, "warning").items() if "is not in the folder" in message]
+    assert told == ["gone.png"]
+
+
 @pytest.mark.parametrize(
     ("pattern", "path", "words"),
     [
@@ -114,6 +126,8 @@ def test_a_csv_and_a_datalist_are_scanned_too(image_folder, tmp_path):
     (folder / "list.csv").write_text("image,class_name,group\na/a_000.png,a,p1\nb/b_000.png,b,p2\n")
     records, names = scan(folder / "list.csv")
     assert names == ["a", "b"] and [record["group"] for record in records] == ["p1", "p2"]
+    (folder / "list.csv").write_text("image,class_name\nb/b_000.png,b\na/a_000.png,a\n")
+    assert [record["class_name"] for record in scan(folder / "list.csv")[0]] == ["b", "a"]  # as the lines stand
     (folder / "bad.csv").write_text("file\nx\n")
     with pytest.raises(ValueError, match="needs the columns image and class_name"):
         scan(folder / "bad.csv")
@@ -269,11 +283,12 @@ def test_unicode_spaces_and_nested_folders_are_read(image_folder):
 
 
 CHECKING = """
-import resource, sys
+import sys
 from monai_synth.data import check
+from monai_synth.utils.memory import peak_host_bytes
 findings = check(sys.argv[1], find_duplicates=False)
 assert not [finding for finding in findings if finding.level == "error"], findings[:3]
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+print(peak_host_bytes())
 """
 
 
@@ -288,5 +303,5 @@ def test_checking_a_folder_holds_no_pixels(tmp_path):
         done = subprocess.run(
             [sys.executable, "-c", CHECKING, str(tmp_path / "images")], capture_output=True, text=True, check=True
         )
-        peaks.append(int(done.stdout) / 1024)
+        peaks.append(int(done.stdout) / 2**20)
     assert peaks[1] - peaks[0] < 24  # MiB for 4,000 files more; their pixels would be 47

@@ -8,8 +8,8 @@ import tifffile
 from PIL import Image
 
 from monai_synth.__main__ import main
-from monai_synth.data import scan
-from monai_synth.data.annotations import regions_of
+from monai_synth.data import scan, tiles
+from monai_synth.data.annotations import read_labels, regions_of
 from monai_synth.data.tiles import TilePlan, build_reader, cut_tiles, places_of, tiles_of
 
 
@@ -147,7 +147,7 @@ def test_regions_of_qupath_begin_at_the_corner_of_what_was_scanned(tmp_path, mon
 def test_cells_of_classes_are_stripped_and_no_class_leaves_the_folder(slides, tmp_path):
     (slides / "slides.csv").write_text("slide,class_name\none.tif , a \ntwo,a\n")
     assert set(cut_tiles(slides, tmp_path / "out", TilePlan(size=64), "tifffile")) == {"a"}
-    for name in ("../up", "AML/M2", "..", ""):
+    for name in ("../up", "AML/M2", ".."):
         (slides / "slides.csv").write_text(f"slide,class_name\none.tif,{name}\ntwo,a\n")
         with pytest.raises(ValueError, match=f"slides.csv has the class '{re.escape(name)}', which cannot be the name"):
             cut_tiles(slides, tmp_path / "no", TilePlan(size=64), "tifffile")
@@ -156,6 +156,43 @@ def test_cells_of_classes_are_stripped_and_no_class_leaves_the_folder(slides, tm
     with pytest.raises(ValueError, match=r"one.geojson has the class '\.\./up', which cannot be the name of a folder"):
         cut_tiles(slides, tmp_path / "no", TilePlan(size=64), "tifffile")
     assert not (tmp_path / "no").exists() and not (tmp_path / "up").exists()
+
+
+def test_dots_belong_to_the_name_of_a_slide(tmp_path):
+    lines = "TCGA-AA-01.6b5f,a", "TCGA-AA-02.6b5f.SVS,b", "scans/one.ome.tif,a", "one.ome,a"
+    (tmp_path / "slides.csv").write_text("\n".join(("slide,class_name", *lines)))
+    labels = read_labels(tmp_path / "slides.csv")
+    assert labels == {"TCGA-AA-01.6b5f": "a", "TCGA-AA-02.6b5f": "b", "one.ome": "a"}
+    assert regions_of(tmp_path / "TCGA-AA-01.6b5f.svs", labels) == "a"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (
+            "slide,class_name\none.tif,a\none,b\n",
+            "gives the slide 'one' the classes 'a' and 'b'. Leave it one, or draw",
+        ),
+        ("slide,class_name\none.tif,a\ntwo\n", ", line 3, has the slide 'two' and the class ''. Name both"),
+        ("class_name,slide\na,one\nb\n", ", line 3, has the slide '' and the class 'b'. Name both"),
+        ("slide,class\none,a,b\n", "needs the columns slide and class_name, found ['class', 'slide']"),
+    ],
+    ids=["two classes", "no class", "no slide", "no column"],
+)
+def test_a_line_of_slides_that_says_no_one_class_is_told(tmp_path, content, words):
+    path = tmp_path / "slides.csv"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=re.escape(str(path)) + ".*" + re.escape(words)):
+        read_labels(path)
+
+
+def test_hidden_files_are_no_slides_and_the_classes_are_read_once(slides, tmp_path, monkeypatch):
+    (slides / "slides.csv").write_text("slide,class_name\none,a\ntwo,b\n")
+    (slides / "._one.tif").write_bytes(b"what macOS notes of one.tif")
+    read = []
+    monkeypatch.setattr(tiles, "read_labels", lambda path: read.append(path) or read_labels(path))
+    assert cut_tiles(slides, tmp_path / "out", TilePlan(size=64), "tifffile") == {"a": 30, "b": 30}
+    assert read == [slides / "slides.csv"]
 
 
 def test_bad_slides_are_told(slides, tmp_path, capsys):

@@ -1,3 +1,7 @@
+import subprocess
+import sys
+
+import numpy as np
 import psutil
 import pytest
 
@@ -26,3 +30,31 @@ def test_what_is_kept_of_images_takes_a_quarter_of_the_free_memory(monkeypatch):
     assert memory.cached_images(224) == 5
     monkeypatch.setattr(memory, "free_host_bytes", lambda: -1)
     assert memory.cached_images(224) == 0
+
+
+PEAKS = """
+from monai_synth.utils.memory import peak_host_bytes
+print(peak_host_bytes())
+bytearray(b"1") * 2**26
+print(peak_host_bytes())
+"""
+
+
+@pytest.mark.skipif(not memory.STATUS.exists(), reason="elsewhere a process is not told of its parent's memory")
+def test_the_peak_of_a_process_is_its_own_and_counts_what_was_given_back():
+    np.ones(2**28, dtype=np.uint8)  # the peak of the process that starts the other
+    done = subprocess.run([sys.executable, "-c", PEAKS], capture_output=True, text=True, check=True)
+    before, after = map(int, done.stdout.split())
+    assert before < 2**28 and before + 2**25 < after < before + 2**27
+
+
+def test_without_a_record_of_linux_the_peak_is_what_the_system_notes(monkeypatch, tmp_path):
+    resource = pytest.importorskip("resource")
+    monkeypatch.setattr(memory, "STATUS", tmp_path / "none")
+    usage = type("Usage", (), {"ru_maxrss": 3 * 2**20})
+    monkeypatch.setattr(resource, "getrusage", lambda who: usage)
+    for system, expected in (("Linux", 3 * 2**30), ("Darwin", 3 * 2**20)):
+        monkeypatch.setattr(memory.platform, "system", lambda: system)
+        assert memory.peak_host_bytes() == expected
+    monkeypatch.setattr(memory.os, "name", "nt")
+    assert memory.peak_host_bytes() is None

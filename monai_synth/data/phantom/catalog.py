@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import os
+import shutil
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -107,8 +109,17 @@ def write_phantoms(
 
     Every patient has images of every class, as many of each as of the others up to one.
 
+    Args:
+        output_dir: is made when all images are drawn, and not before.
+        class_names: names in `CLASS_PHRASES`.
+        images_per_class: at least one for each patient.
+        num_patients: who are simulated.
+        size: side of the square images in pixels, 64 to 512.
+        seed: decides patients and images.
+
     Raises:
-        ValueError: when there are fewer images than patients or an unknown class.
+        FileExistsError: when the output folder exists and is not empty.
+        ValueError: when there are fewer images than patients, an unknown class or a size outside 64 to 512.
     """
     if images_per_class < num_patients:
         raise ValueError(
@@ -116,16 +127,24 @@ def write_phantoms(
             "each simulated patient needs an image of every class."
         )
     output_dir = Path(output_dir)
+    place = output_dir.resolve()  # a link may lead to it
+    if place.exists():
+        if not place.is_dir() or any(place.iterdir()):
+            raise FileExistsError(f"{output_dir} exists and is not an empty folder. Name another folder, or remove it.")
+        place.rmdir()  # Windows puts no folder in the place of another, even of an empty one
+    part = place.with_name(f".{place.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
     rows = []
     for class_name in class_names:
-        (output_dir / class_name).mkdir(parents=True, exist_ok=True)
+        (part / class_name).mkdir(parents=True, exist_ok=True)
         patients = [draw_patient(stains_of(class_name), seed * 1000 + number) for number in range(num_patients)]
         for index in tqdm(range(images_per_class), desc=f"drawing {class_name}", unit="image"):
             number = index % num_patients
             image = draw_phantom(class_name, seed * 1_000_003 + index, patients[number], size)
             name = f"{class_name}/{class_name}_{index:05d}.png"
-            Image.fromarray((image.transpose(1, 2, 0) * 255 + 0.5).astype(np.uint8)).save(output_dir / name)
+            Image.fromarray((image.transpose(1, 2, 0) * 255 + 0.5).astype(np.uint8)).save(part / name)
             rows.append((name, f"patient_{number:03d}"))
-    with open(output_dir / "groups.csv", "w", newline="", encoding="utf-8") as file:
+    with open(part / "groups.csv", "w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([("image", "group"), *rows])
+    os.replace(part, place)
     return output_dir

@@ -7,6 +7,7 @@ from scipy.ndimage import label as connected
 from monai_synth.data.phantom import (
     CLASS_PHRASES,
     PHANTOM_SETS,
+    catalog,
     draw_patient,
     draw_phantom,
     phantom_caption,
@@ -118,6 +119,30 @@ def test_a_written_folder_has_every_patient_in_every_class(tmp_path):
     for class_name in PHANTOM_SETS["colon"]:
         groups = [row["group"] for row in rows if row["image"].startswith(class_name)]
         assert sorted(groups) == sorted(["patient_000", "patient_001", "patient_002"] * 2)
+
+
+def test_a_folder_of_phantoms_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    folder, asked = tmp_path / "set", {"class_names": ["colon_aca", "colon_n"], "num_patients": 2, "size": 64}
+
+    def stopped(class_name, *args):
+        if class_name == "colon_n":
+            raise KeyboardInterrupt
+        return draw_phantom(class_name, *args)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(catalog, "draw_phantom", stopped)
+        write_phantoms(folder, images_per_class=5, **asked)
+    assert not folder.exists()
+    folder.mkdir()  # an empty folder may be there
+    write_phantoms(folder, images_per_class=3, **asked)
+    assert [path.name for path in tmp_path.iterdir()] == ["set"]
+    assert len(list(folder.rglob("*.png"))) == 6  # none is left of those that were drawn first
+    before = sorted(folder.rglob("*"))
+    with pytest.raises(FileExistsError, match="set exists and is not an empty folder. Name another folder"):
+        write_phantoms(folder, images_per_class=2, **asked)
+    assert sorted(folder.rglob("*")) == before
+    with pytest.raises(FileExistsError, match="groups.csv exists and is not an empty folder"):
+        write_phantoms(folder / "groups.csv", images_per_class=2, **asked)
 
 
 def test_wrong_requests_are_refused(tmp_path):
