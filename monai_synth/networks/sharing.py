@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 
 import torch
@@ -55,7 +56,9 @@ def shared_diffusion(
 
 def release_diffusion() -> None:
     """Forgets the loaded base, so that its memory is free for other things."""
-    _loaded.clear()
+    if _loaded:
+        _loaded.clear()
+        gc.collect()  # MONAI's engine refers to itself and holds the base until cycles are looked for
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 

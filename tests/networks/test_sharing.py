@@ -1,7 +1,12 @@
+import gc
+import weakref
+
 import pytest
 import torch
+from monai.engines import SupervisedEvaluator
 
 from monai_synth.networks import (
+    Denoiser,
     LoRADenoiser,
     load_adapter,
     release_diffusion,
@@ -44,6 +49,20 @@ def test_another_base_or_precision_takes_the_place_of_the_first(miniature):
     assert shared_diffusion(str(miniature("epsilon", 5)), amp="bfloat16") is half
     with pytest.raises(ValueError, match="amp is 'half'. It can be null, 'bfloat16' or 'float16'"):
         shared_diffusion(str(miniature()), amp="half")
+
+
+def test_a_released_base_is_gone_although_an_engine_that_drew_with_it_refers_to_itself(miniature):
+    diffusion = shared_diffusion(str(miniature()))
+    engine = SupervisedEvaluator(torch.device("cpu"), [], network=Denoiser(diffusion), epoch_length=1)
+    base, drew = weakref.ref(diffusion), weakref.ref(engine)
+    gc.disable()  # it could come by chance
+    try:
+        del diffusion, engine
+        assert drew() is not None
+        release_diffusion()
+        assert drew() is None and base() is None
+    finally:
+        gc.enable()
 
 
 def test_removing_nothing_changes_nothing(miniature):
