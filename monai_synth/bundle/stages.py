@@ -97,6 +97,7 @@ def begin(name: str, folder: str) -> None:
         bring_up_to_date(workflow, parent, own)
     if name not in FOLDERS:
         release_diffusion()  # what follows needs the memory and not the base
+    set_determinism(seed=int(parser.get_parsed_content("seed")))  # again: stages that have run here drew numbers
     if name != "assess":
         stage = stage_of(workflow, name, Path(folder))
         if name == "train" and parser.get_parsed_content("mixing") != "none" and (unknown := check_judges(workflow)):
