@@ -70,7 +70,7 @@ def begin(name: str, folder: str) -> None:
     check_keys(workflow)
     vars(workflow)["stage"] = name
     parser = workflow.parser
-    processes.join()
+    processes.join(parser.get_parsed_content("device", default="cpu"))  # a study, which has none, is refused there
     if name in ONE_PROCESS:
         processes.alone(f"{name}.json")
     processes.first_only(lambda: hold_folder(parser.get_parsed_content("output_dir")))

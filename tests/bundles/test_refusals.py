@@ -129,3 +129,12 @@ def test_an_output_folder_in_use_is_refused(settings, tmp_path):
     done = subprocess.run([*command, "--output_dir", settings["output_dir"]], capture_output=True, text=True)
     release_folder(settings["output_dir"])
     assert done.returncode == 1 and f"used by another run (process {os.getpid()}" in done.stderr
+
+
+def test_processes_meet_over_the_device_that_the_config_names(settings, monkeypatch):
+    met = []
+    monkeypatch.setattr(processes, "join", met.append)
+    for config, given in (("train", {"device": "cpu"}), ("train", {"device": "cuda:64"}), ("study", {})):
+        with pytest.raises(RuntimeError):  # afterwards
+            run(config, {"output_dir": settings["output_dir"], "shots": "none", **given})
+    assert met == ["cpu", "cuda:64", "cpu"]
