@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-import time
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from ..utils.io import read_json, sha256_of, write_json
 from .machine import machine, peak_memory
+from .stage_time import begun, ended, is_under_way
 
 # Settings that decide where or how fast something is made, but not what. The data set and the base model are known by
 # their content: the split's identity and the fingerprint of the weights. num_workers decides which random numbers
@@ -117,7 +117,7 @@ class Stage:
         }
 
     def open(self) -> None:
-        """Notes that the stage has begun.
+        """Notes that the stage has begun, or goes on; the record of one with nothing left to do stays as it is.
 
         Raises:
             ValueError: when the folder holds outputs of other settings; names what differs.
@@ -126,7 +126,9 @@ class Stage:
         if record is not None and record["identity"] != self.identity:
             self._refuse(changed(record["settings"], self.settings) + changed(record["upstream"], self.upstream))
         if record is None or not record["complete"]:
-            self._write(complete=False, began=time.time())
+            self._write(complete=False, times=begun(record, self.folder))
+        elif is_under_way(record) or record.get("size", 0) < self.size:  # it grows, and what is there stays complete
+            write_json(self.path, record | begun(record, self.folder))
 
     def compare(self) -> None:
         """Compares settings with those of the outputs that are there, which can be done before earlier stages run.
@@ -146,17 +148,21 @@ class Stage:
         )
 
     def start(self) -> None:
-        """Notes that a stage has begun that may be run again with other settings, as a study may."""
+        """Notes that a stage has begun that may be run again with other settings, as a study or an assessment may."""
         record = self.record()
         same = record is not None and record["identity"] == self.identity
-        self._write(complete=False, began=record["began"] if record and same else time.time())
+        self._write(complete=False, times=begun(record if same else None, self.folder))
 
     def close(self) -> None:
-        """Notes that the stage is complete."""
-        record = self.record() or {}
-        self._write(complete=True, began=record.get("began", time.time()))
+        """Notes that the stage is complete; where nothing was left to do, its record stays as it is."""
+        record = self.record()
+        if record is not None and not is_under_way(record):
+            same = record["identity"] == self.identity and record.get("size", 0) == self.size
+            if same and record.get("weights", {}) == self.weights():
+                return
+        self._write(complete=True, times=ended(record))
 
-    def _write(self, complete: bool, began: float) -> None:
+    def _write(self, complete: bool, times: dict[str, Any]) -> None:
         content = {
             "stage": self.name,
             "complete": complete,
@@ -165,8 +171,7 @@ class Stage:
             "settings": self.settings,
             "upstream": self.upstream,
             "weights": self.weights() if complete else {},
-            "began": began,
-            "wall_time_s": round(time.time() - began, 1) if complete else None,
+            **times,  # wall_time_s are the seconds of all attempts that have ended
             "peak_memory_mb": peak_memory(),
             "machine": machine(),
             "versions": {name: version(name) for name in ("torch", "monai", "diffusers", "peft", "timm")}

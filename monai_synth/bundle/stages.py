@@ -89,8 +89,9 @@ def begin(name: str, folder: str) -> None:
     use_device(parser.get_parsed_content("device"))
     use_threads(plain_settings(parser.config).get("num_threads"))
     if name == "assess" and is_complete(Path(parser.get_parsed_content("synthetic_dir"))):
-        check_size(parser)
-        return  # judges what is there, whatever else it was made with
+        check_size(parser)  # judges what is there, whatever else it was made with
+        processes.first_only(stage_of(workflow, name, Path(folder)).start)
+        return
     processes.first_only(lambda: prepare_data(workflow))
     own = None if name == "assess" else stage_of(workflow, name, Path(folder))
     for parent in upstream_of(name, plain_settings(parser.config)):
@@ -98,15 +99,14 @@ def begin(name: str, folder: str) -> None:
     if name not in FOLDERS:
         release_diffusion()  # what follows needs the memory and not the base
     set_determinism(seed=int(parser.get_parsed_content("seed")))  # again: stages that have run here drew numbers
-    if name != "assess":
-        stage = stage_of(workflow, name, Path(folder))
-        if name == "train" and parser.get_parsed_content("mixing") != "none" and (unknown := check_judges(workflow)):
-            logger.warning(unknown)
-        processes.first_only(stage.open)
-        if name == "generate":
-            processes.first_only(lambda: check_drawn(workflow, Path(folder)))
-        if name in ("generate", "filter"):
-            processes.first_only(lambda: note_fitted_images(workflow, name, Path(folder)))
+    stage = stage_of(workflow, name, Path(folder))
+    if name == "train" and parser.get_parsed_content("mixing") != "none" and (unknown := check_judges(workflow)):
+        logger.warning(unknown)
+    processes.first_only(stage.start if name == "assess" else stage.open)
+    if name == "generate":
+        processes.first_only(lambda: check_drawn(workflow, Path(folder)))
+    if name in ("generate", "filter"):
+        processes.first_only(lambda: note_fitted_images(workflow, name, Path(folder)))
 
 
 def is_complete(folder: Path) -> bool:
