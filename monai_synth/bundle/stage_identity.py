@@ -23,6 +23,12 @@ OF_FINE_TUNING = (
     *("gradient_checkpointing", "ema_decay", "noise_offset", "min_snr_gamma", "prompt_dropout", "sample_every"),
     *("prior_images", "prior_weight"),
 )
+OF_GENERATION = (  # all that decides synthetic images, which a classifier of real ones alone never sees
+    *OF_SAMPLES,
+    *OF_FINE_TUNING,
+    *("images_per_class", "prompts", "prompt_template", "attributes", "adapter_scope", "start_sigma", "amp"),
+    *("cache_interval", "compile", "image_format", "filter", "filter_quantile"),
+)
 
 
 def stage_of(workflow: ConfigWorkflow, name: str, folder: Path) -> Stage:
@@ -30,6 +36,7 @@ def stage_of(workflow: ConfigWorkflow, name: str, folder: Path) -> Stage:
     config = workflow.parser.config
     output_dir = Path(workflow.parser.get_parsed_content("output_dir"))
     settings = plain_settings(config)
+    left_out: tuple[str, ...] = ()
     if name in CONFIGS:
         own = ConfigParser.load_config_file(workflow.config_root_path / f"{name}.json")
         settings = forwarded(config, own)
@@ -44,6 +51,8 @@ def stage_of(workflow: ConfigWorkflow, name: str, folder: Path) -> Stage:
         settings.pop("filter_quantile", None)  # the identity of the filter stage says it
         if settings.get("mixing") != "none" and "synthetic_datalist" in settings:  # images from elsewhere
             settings["synthetic_sha256"] = datalist_sha256(settings["synthetic_datalist"])
+        if settings.get("mixing") == "none":  # records of earlier versions hold them
+            left_out = OF_GENERATION
         if settings.get("synthetic_per_class") is not None:
             settings.pop("images_per_class", None)  # the first ones are used, however many there are
     if name in ("filter", "privacy"):
@@ -59,7 +68,7 @@ def stage_of(workflow: ConfigWorkflow, name: str, folder: Path) -> Stage:
     for parent in upstream_of(name, settings):
         record = output_dir / folder_of(parent, settings) / "run.json"
         upstream[parent] = read_json(record)["identity"] if record.exists() else ""
-    return Stage(name, folder, settings, upstream, config)
+    return Stage(name, folder, settings, upstream, config, left_out)
 
 
 def folder_of(name: str, settings: dict[str, Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+from collections.abc import Collection
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -61,22 +62,37 @@ class Stage:
         settings: what decides its outputs.
         upstream: identities of the stages it reads, by name.
         config: what is running, noted for the reader.
+        left_out: names of settings that decide nothing here, though records of earlier versions hold them.
     """
 
     def __init__(
-        self, name: str, folder: Path, settings: dict[str, Any], upstream: dict[str, str], config: Any = None
+        self,
+        name: str,
+        folder: Path,
+        settings: dict[str, Any],
+        upstream: dict[str, str],
+        config: Any = None,
+        left_out: Collection[str] = (),
     ) -> None:
         self.name, self.folder, self.upstream, self.config = name, folder, upstream, config
         self.grows = GROWS.get(name)
         self.size = settings.get(self.grows, 0) if self.grows else 0
-        self.settings = {key: value for key, value in settings.items() if key not in NOT_IDENTITY and key != self.grows}
-        self.settings = json.loads(json.dumps(self.settings))  # as they will be read back
+        self.not_identity = {*NOT_IDENTITY, *left_out, self.grows}
+        self.settings = json.loads(json.dumps(self.deciding(settings)))  # as they will be read back
         self.path = folder / "run.json"
 
     @property
     def identity(self) -> str:
         """SHA-256 of settings and upstream identities."""
         return identity_of(self.settings, self.upstream)
+
+    def deciding(self, settings: dict[str, Any]) -> dict[str, Any]:
+        """Those of some settings that decide the stage's outputs."""
+        return {key: value for key, value in settings.items() if key not in self.not_identity}
+
+    def is_of(self, record: dict[str, Any]) -> bool:
+        """Whether a record is of exactly these settings and upstream identities."""
+        return identity_of(self.deciding(record["settings"]), record["upstream"]) == self.identity
 
     def record(self) -> dict[str, Any] | None:
         """What the last run of the stage wrote, None before the first."""
@@ -89,12 +105,7 @@ class Stage:
             ValueError: when weights among them are not the ones that were written; names the file.
         """
         record = self.record()
-        if (
-            record is None
-            or not record["complete"]
-            or record["identity"] != self.identity
-            or record.get("size", 0) < self.size
-        ):
+        if record is None or not record["complete"] or not self.is_of(record) or record.get("size", 0) < self.size:
             return False
         for name, sha256 in record.get("weights", {}).items():
             path = self.folder / name
@@ -123,8 +134,9 @@ class Stage:
             ValueError: when the folder holds outputs of other settings; names what differs.
         """
         record = self.record()
-        if record is not None and record["identity"] != self.identity:
-            self._refuse(changed(record["settings"], self.settings) + changed(record["upstream"], self.upstream))
+        if record is not None and not self.is_of(record):
+            lines = changed(self.deciding(record["settings"]), self.settings)
+            self._refuse(lines + changed(record["upstream"], self.upstream))
         if record is None or not record["complete"]:
             self._write(complete=False, times=begun(record, self.folder))
         elif is_under_way(record) or record.get("size", 0) < self.size:  # it grows, and what is there stays complete
@@ -137,7 +149,7 @@ class Stage:
             ValueError: when the folder holds outputs of other settings; names what differs.
         """
         record = self.record()
-        if record is not None and (lines := changed(record["settings"], self.settings)):
+        if record is not None and (lines := changed(self.deciding(record["settings"]), self.settings)):
             self._refuse(lines)
 
     def _refuse(self, lines: list[str]) -> None:
@@ -150,14 +162,14 @@ class Stage:
     def start(self) -> None:
         """Notes that a stage has begun that may be run again with other settings, as a study or an assessment may."""
         record = self.record()
-        same = record is not None and record["identity"] == self.identity
+        same = record is not None and self.is_of(record)
         self._write(complete=False, times=begun(record if same else None, self.folder))
 
     def close(self) -> None:
         """Notes that the stage is complete; where nothing was left to do, its record stays as it is."""
         record = self.record()
         if record is not None and not is_under_way(record):
-            same = record["identity"] == self.identity and record.get("size", 0) == self.size
+            same = self.is_of(record) and record.get("size", 0) == self.size
             if same and record.get("weights", {}) == self.weights():
                 return
         self._write(complete=True, times=ended(record))
