@@ -8,7 +8,7 @@ from typing import Any
 from monai.bundle import ConfigParser, ConfigWorkflow
 
 from ..networks.adapter_files import adapter_sha256
-from ..networks.base_models import fingerprint, resolve_base_model
+from ..networks.base_models import fingerprint, resolve_base_model, schedule_of
 from ..networks.feature_encoder import encoder_fingerprint
 from ..utils.io import read_json, sha256_of
 from .nesting import CONFIGS, forwarded
@@ -59,6 +59,9 @@ def stage_of(workflow: ConfigWorkflow, name: str, folder: Path) -> Stage:
         settings["encoder_fingerprint"] = encoder_fingerprint(settings["encoder"])
     if "base_model" in settings and needs_base(name, settings):
         settings["base_fingerprint"] = base_fingerprint(settings)
+        noted = read_json(folder / "run.json")["settings"] if (folder / "run.json").exists() else None
+        if noted is None or "base_schedule" in noted:  # versions before did not note it, and theirs is not known
+            settings["base_schedule"] = schedule_of(resolve_base_model(settings["base_model"], settings.get("variant")))
     if name == "generate" and settings.get("few_step_adapter"):
         settings["few_step_sha256"] = adapter_sha256(settings["few_step_adapter"])
     upstream = {}

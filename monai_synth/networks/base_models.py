@@ -19,6 +19,12 @@ READ = ["model_index.json", "scheduler/*.json"]
 READ += [f"{part}/*{ending}" for part in ("tokenizer", "tokenizer_2") for ending in (".json", ".txt")]
 READ += [f"{part}/*{ending}" for part in WEIGHTED_PARTS for ending in (".json", ".safetensors")]
 SHARD = re.compile(r"(.*-)(\d{5})(-of-(\d{5}).*)")  # a file of weights that are divided, of "-00001-of-00002"
+# What of a scheduler's config decides how a base learns and draws, with what diffusers takes where it is not written.
+SCHEDULE = {
+    **{"prediction_type": "epsilon", "num_train_timesteps": 1000, "trained_betas": None, "beta_schedule": "linear"},
+    **{"beta_start": 0.0001, "beta_end": 0.02, "rescale_betas_zero_snr": False, "set_alpha_to_one": True},
+    **{"steps_offset": 0, "shift": 1.0},
+}
 VARIANTS = ["*.fp16.*", "*.bf16.*", "*.non_ema.*", "*.ema.*"]
 
 
@@ -136,6 +142,12 @@ def _from_hub(name: str, variant: str | None) -> Path:
                 f"The base model {name!r} is not on this machine and the hub could not give it "
                 f"({type(error).__name__}). Download it where there is a network, and name its folder."
             ) from error
+
+
+def schedule_of(folder: Path) -> dict[str, Any]:
+    """What a base predicts and its noise schedule, which stand beside its weights and not in them, by name."""
+    config = read_json(folder / "scheduler" / "scheduler_config.json")
+    return {key: config.get(key, default) for key, default in SCHEDULE.items()}
 
 
 def fingerprint(folder: Path, variant: str | None = None) -> str:

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from monai_synth.bundle.settings import check_device
-from monai_synth.utils import hold_folder, processes, read_json, release_folder
+from monai_synth.bundle.stage_record import identity_of
+from monai_synth.utils import hold_folder, processes, read_json, release_folder, write_json
 from tests.bundles.running import CONFIGS, ROOT, root_message, run
 
 
@@ -101,6 +102,28 @@ def test_an_adapter_of_another_base_is_refused(settings, miniature):
         run("generate", settings, base_model=str(miniature("epsilon", seed=5)), adapter_dir=str(out / "foreign"))
     assert "other settings" in root_message(error) or "belongs to the base" in root_message(error)
     assert read_json(out / "adapter" / "run.json") == run_json
+
+
+def test_an_adapter_of_a_base_that_predicts_something_else_now_is_refused_where_that_was_noted(settings, tmp_path):
+    """The weights of the base are the same, and so is its fingerprint."""
+    base, record = tmp_path / "base", Path(settings["output_dir"]) / "adapter" / "run.json"
+    shutil.copytree(settings["base_model"], base)
+    settings["base_model"] = str(base)
+    run("train_diffusion", settings)
+    noted, path = read_json(record), base / "scheduler" / "scheduler_config.json"
+    saved = read_json(path)
+    write_json(path, {**saved, "use_karras_sigmas": True, "rescale_betas_zero_snr": False})  # by another version
+    run("train_diffusion", settings)
+    write_json(path, {**saved, "prediction_type": "v_prediction"})
+    for config in ("train_diffusion", "generate"):
+        with pytest.raises(RuntimeError) as error:
+            run(config, settings)
+        assert "base_schedule: {'prediction_type': 'epsilon'" in root_message(error)
+    del noted["settings"]["base_schedule"]  # as versions before wrote it
+    write_json(record, {**noted, "identity": identity_of(noted["settings"], noted["upstream"])})
+    stamp = record.stat().st_mtime_ns
+    run("train_diffusion", settings)
+    assert record.stat().st_mtime_ns == stamp
 
 
 def test_the_command_line_ends_with_one_sentence(settings, tmp_path):

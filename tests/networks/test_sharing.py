@@ -1,4 +1,5 @@
 import gc
+import shutil
 import weakref
 
 import pytest
@@ -14,6 +15,7 @@ from monai_synth.networks import (
     save_adapter,
     shared_diffusion,
 )
+from monai_synth.utils import read_json, write_json
 
 
 @pytest.fixture(autouse=True)
@@ -63,6 +65,15 @@ def test_a_released_base_is_gone_although_an_engine_that_drew_with_it_refers_to_
         assert drew() is None and base() is None
     finally:
         gc.enable()
+
+
+def test_a_base_of_the_same_weights_that_predicts_something_else_is_another_one(miniature, tmp_path):
+    shutil.copytree(miniature(), tmp_path / "base")
+    path = tmp_path / "base" / "scheduler" / "scheduler_config.json"
+    first = shared_diffusion(str(miniature()))
+    assert shared_diffusion(str(tmp_path / "base")) is first
+    write_json(path, {**read_json(path), "prediction_type": "v_prediction"})
+    assert shared_diffusion(str(tmp_path / "base")).prediction_type == "v_prediction"
 
 
 def test_removing_nothing_changes_nothing(miniature):
