@@ -22,8 +22,7 @@ from ..utils.io import atomic_path, read_json, write_json, write_text
 from ..utils.tensors import save_state_dict
 from .nesting import nested_workflow
 from .provenance import check_judges
-from .stage_identity import stage_of
-from .stages import execute, required_workflow
+from .stages import arm_of, baseline_of, execute, required_workflow
 
 logger = logging.getLogger(__name__)
 
@@ -47,9 +46,8 @@ def compare() -> str:
     """
     workflow = required_workflow("compare")
     parser = workflow.parser
-    mixing, baseline = parser.get_parsed_content("mixing"), parser.get_parsed_content("baseline")
-    arms = [mixing]
-    if baseline and baseline != mixing:
+    arms = [parser.get_parsed_content("mixing")]
+    if (baseline := baseline_of(workflow)) is not None:
         train_arm(workflow, baseline)
         arms.insert(0, baseline)
     names = [arm_name(workflow, arm) for arm in arms]
@@ -145,10 +143,8 @@ def arm_name(workflow: ConfigWorkflow, mixing: str) -> str:
 
 def train_arm(workflow: ConfigWorkflow, mixing: str) -> None:
     """Trains the running config under another mixing policy, unless that is complete."""
-    nested = nested_workflow(workflow, ["train"], mixing=mixing, baseline="")
-    nested.parser.parse(reset=True)
-    folder = Path(nested.parser.get_parsed_content("arm_dir"))
-    if processes.agreed(stage_of(nested, "train", folder).complete()):
+    nested, stage = arm_of(workflow, mixing)
+    if processes.agreed(stage.complete()):
         logger.info("The arm %r is complete for these settings.", mixing)
         return
     nested.parser["run"] = ["$@train::trainer.run()"]

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
+from ..utils import processes
 from .nesting import nested_workflow
-from .stages import execute, required_workflow, run_pending
+from .stages import current_stage, execute, required_workflow, run_pending
+
+logger = logging.getLogger(__name__)
 
 
 def adapter_of(adapter_scope: str, adapter_dir: str) -> str | None:
@@ -16,20 +20,23 @@ def adapter_of(adapter_scope: str, adapter_dir: str) -> str | None:
 def fine_tune() -> None:
     """Trains the adapter of the running config, or one after another those of its classes, by `adapter_scope`.
 
-    Each class's adapter lies in a folder of its own below `adapter_dir` and is passed over when it is complete. The
-    base is loaded once for all of them.
+    Each class's adapter lies in a folder of its own below `adapter_dir`. An adapter that is complete is passed over,
+    and the base is loaded once for all the others.
 
     Raises:
-        ValueError: for the scope "none".
+        ValueError: for the scope "none", or when weights of a complete adapter are not the ones that were written.
     """
     workflow = required_workflow("fine_tune")
     parser = workflow.parser
     if parser.get_parsed_content("adapter_scope") == "none":
         raise ValueError("adapter_scope is 'none', so there is nothing to fine-tune. Run generate.json or train.json.")
+    folder = Path(parser.get_parsed_content("adapter_dir"))
+    if processes.agreed(current_stage("train_diffusion", folder).complete()):
+        logger.info("The adapter in %s is complete for these settings.", folder)
+        return
     if parser.get_parsed_content("adapter_scope") == "dataset":
         parser.get_parsed_content("train::trainer").run()
         return
-    folder = Path(parser.get_parsed_content("adapter_dir"))
     for class_name in parser.get_parsed_content("class_names"):
         execute(
             nested_workflow(

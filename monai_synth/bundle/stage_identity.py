@@ -8,7 +8,7 @@ from typing import Any
 from monai.bundle import ConfigParser, ConfigWorkflow
 
 from ..networks.adapter_files import adapter_sha256
-from ..networks.base_models import fingerprint, resolve_base_model
+from ..networks.base_models import fingerprint, resolve_base_model, schedule_of
 from ..networks.feature_encoder import encoder_fingerprint
 from ..utils.io import read_json, sha256_of
 from .nesting import CONFIGS, forwarded
@@ -23,6 +23,12 @@ OF_FINE_TUNING = (
     *("gradient_checkpointing", "ema_decay", "noise_offset", "min_snr_gamma", "prompt_dropout", "sample_every"),
     *("prior_images", "prior_weight"),
 )
+OF_GENERATION = (  # all that decides synthetic images, which a classifier of real ones alone never sees
+    *OF_SAMPLES,
+    *OF_FINE_TUNING,
+    *("images_per_class", "prompts", "prompt_template", "attributes", "adapter_scope", "start_sigma", "amp"),
+    *("cache_interval", "compile", "image_format", "filter", "filter_quantile"),
+)
 
 
 def stage_of(workflow: ConfigWorkflow, name: str, folder: Path) -> Stage:
@@ -30,6 +36,7 @@ def stage_of(workflow: ConfigWorkflow, name: str, folder: Path) -> Stage:
     config = workflow.parser.config
     output_dir = Path(workflow.parser.get_parsed_content("output_dir"))
     settings = plain_settings(config)
+    left_out: tuple[str, ...] = ()
     if name in CONFIGS:
         own = ConfigParser.load_config_file(workflow.config_root_path / f"{name}.json")
         settings = forwarded(config, own)
@@ -44,12 +51,17 @@ def stage_of(workflow: ConfigWorkflow, name: str, folder: Path) -> Stage:
         settings.pop("filter_quantile", None)  # the identity of the filter stage says it
         if settings.get("mixing") != "none" and "synthetic_datalist" in settings:  # images from elsewhere
             settings["synthetic_sha256"] = datalist_sha256(settings["synthetic_datalist"])
+        if settings.get("mixing") == "none":  # records of earlier versions hold them
+            left_out = OF_GENERATION
         if settings.get("synthetic_per_class") is not None:
             settings.pop("images_per_class", None)  # the first ones are used, however many there are
     if name in ("filter", "privacy"):
         settings["encoder_fingerprint"] = encoder_fingerprint(settings["encoder"])
     if "base_model" in settings and needs_base(name, settings):
         settings["base_fingerprint"] = base_fingerprint(settings)
+        noted = read_json(folder / "run.json")["settings"] if (folder / "run.json").exists() else None
+        if noted is None or "base_schedule" in noted:  # versions before did not note it, and theirs is not known
+            settings["base_schedule"] = schedule_of(resolve_base_model(settings["base_model"], settings.get("variant")))
     if name == "generate" and settings.get("few_step_adapter"):
         settings["few_step_sha256"] = adapter_sha256(settings["few_step_adapter"])
     upstream = {}
@@ -59,7 +71,7 @@ def stage_of(workflow: ConfigWorkflow, name: str, folder: Path) -> Stage:
     for parent in upstream_of(name, settings):
         record = output_dir / folder_of(parent, settings) / "run.json"
         upstream[parent] = read_json(record)["identity"] if record.exists() else ""
-    return Stage(name, folder, settings, upstream, config)
+    return Stage(name, folder, settings, upstream, config, left_out)
 
 
 def folder_of(name: str, settings: dict[str, Any]) -> str:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-import time
+from collections.abc import Collection
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from ..utils.io import read_json, sha256_of, write_json
 from .machine import machine, peak_memory
+from .stage_time import begun, ended, is_under_way
 
 # Settings that decide where or how fast something is made, but not what. The data set and the base model are known by
 # their content: the split's identity and the fingerprint of the weights. num_workers decides which random numbers
@@ -61,22 +62,37 @@ class Stage:
         settings: what decides its outputs.
         upstream: identities of the stages it reads, by name.
         config: what is running, noted for the reader.
+        left_out: names of settings that decide nothing here, though records of earlier versions hold them.
     """
 
     def __init__(
-        self, name: str, folder: Path, settings: dict[str, Any], upstream: dict[str, str], config: Any = None
+        self,
+        name: str,
+        folder: Path,
+        settings: dict[str, Any],
+        upstream: dict[str, str],
+        config: Any = None,
+        left_out: Collection[str] = (),
     ) -> None:
         self.name, self.folder, self.upstream, self.config = name, folder, upstream, config
         self.grows = GROWS.get(name)
         self.size = settings.get(self.grows, 0) if self.grows else 0
-        self.settings = {key: value for key, value in settings.items() if key not in NOT_IDENTITY and key != self.grows}
-        self.settings = json.loads(json.dumps(self.settings))  # as they will be read back
+        self.not_identity = {*NOT_IDENTITY, *left_out, self.grows}
+        self.settings = json.loads(json.dumps(self.deciding(settings)))  # as they will be read back
         self.path = folder / "run.json"
 
     @property
     def identity(self) -> str:
         """SHA-256 of settings and upstream identities."""
         return identity_of(self.settings, self.upstream)
+
+    def deciding(self, settings: dict[str, Any]) -> dict[str, Any]:
+        """Those of some settings that decide the stage's outputs."""
+        return {key: value for key, value in settings.items() if key not in self.not_identity}
+
+    def is_of(self, record: dict[str, Any]) -> bool:
+        """Whether a record is of exactly these settings and upstream identities."""
+        return identity_of(self.deciding(record["settings"]), record["upstream"]) == self.identity
 
     def record(self) -> dict[str, Any] | None:
         """What the last run of the stage wrote, None before the first."""
@@ -89,12 +105,7 @@ class Stage:
             ValueError: when weights among them are not the ones that were written; names the file.
         """
         record = self.record()
-        if (
-            record is None
-            or not record["complete"]
-            or record["identity"] != self.identity
-            or record.get("size", 0) < self.size
-        ):
+        if record is None or not record["complete"] or not self.is_of(record) or record.get("size", 0) < self.size:
             return False
         for name, sha256 in record.get("weights", {}).items():
             path = self.folder / name
@@ -117,16 +128,19 @@ class Stage:
         }
 
     def open(self) -> None:
-        """Notes that the stage has begun.
+        """Notes that the stage has begun, or goes on; the record of one with nothing left to do stays as it is.
 
         Raises:
             ValueError: when the folder holds outputs of other settings; names what differs.
         """
         record = self.record()
-        if record is not None and record["identity"] != self.identity:
-            self._refuse(changed(record["settings"], self.settings) + changed(record["upstream"], self.upstream))
+        if record is not None and not self.is_of(record):
+            lines = changed(self.deciding(record["settings"]), self.settings)
+            self._refuse(lines + changed(record["upstream"], self.upstream))
         if record is None or not record["complete"]:
-            self._write(complete=False, began=time.time())
+            self._write(complete=False, times=begun(record, self.folder))
+        elif is_under_way(record) or record.get("size", 0) < self.size:  # it grows, and what is there stays complete
+            write_json(self.path, record | begun(record, self.folder))
 
     def compare(self) -> None:
         """Compares settings with those of the outputs that are there, which can be done before earlier stages run.
@@ -135,7 +149,7 @@ class Stage:
             ValueError: when the folder holds outputs of other settings; names what differs.
         """
         record = self.record()
-        if record is not None and (lines := changed(record["settings"], self.settings)):
+        if record is not None and (lines := changed(self.deciding(record["settings"]), self.settings)):
             self._refuse(lines)
 
     def _refuse(self, lines: list[str]) -> None:
@@ -146,17 +160,21 @@ class Stage:
         )
 
     def start(self) -> None:
-        """Notes that a stage has begun that may be run again with other settings, as a study may."""
+        """Notes that a stage has begun that may be run again with other settings, as a study or an assessment may."""
         record = self.record()
-        same = record is not None and record["identity"] == self.identity
-        self._write(complete=False, began=record["began"] if record and same else time.time())
+        same = record is not None and self.is_of(record)
+        self._write(complete=False, times=begun(record if same else None, self.folder))
 
     def close(self) -> None:
-        """Notes that the stage is complete."""
-        record = self.record() or {}
-        self._write(complete=True, began=record.get("began", time.time()))
+        """Notes that the stage is complete; where nothing was left to do, its record stays as it is."""
+        record = self.record()
+        if record is not None and not is_under_way(record):
+            same = self.is_of(record) and record.get("size", 0) == self.size
+            if same and record.get("weights", {}) == self.weights():
+                return
+        self._write(complete=True, times=ended(record))
 
-    def _write(self, complete: bool, began: float) -> None:
+    def _write(self, complete: bool, times: dict[str, Any]) -> None:
         content = {
             "stage": self.name,
             "complete": complete,
@@ -165,8 +183,7 @@ class Stage:
             "settings": self.settings,
             "upstream": self.upstream,
             "weights": self.weights() if complete else {},
-            "began": began,
-            "wall_time_s": round(time.time() - began, 1) if complete else None,
+            **times,  # wall_time_s are the seconds of all attempts that have ended
             "peak_memory_mb": peak_memory(),
             "machine": machine(),
             "versions": {name: version(name) for name in ("torch", "monai", "diffusers", "peft", "timm")}

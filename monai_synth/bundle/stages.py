@@ -61,7 +61,7 @@ def begin(name: str, folder: str) -> None:
 
     Raises:
         ValueError: for an unknown key, data that cannot be used, a folder made with other settings or another adapter,
-            or synthetic images made of real ones that judge.
+            that of the baseline too, or synthetic images made of real ones that judge.
         RuntimeError: when another run holds the output folder.
     """
     workflow = required_workflow("begin")
@@ -70,7 +70,7 @@ def begin(name: str, folder: str) -> None:
     check_keys(workflow)
     vars(workflow)["stage"] = name
     parser = workflow.parser
-    processes.join()
+    processes.join(parser.get_parsed_content("device", default="cpu"))  # a study, which has none, is refused there
     if name in ONE_PROCESS:
         processes.alone(f"{name}.json")
     processes.first_only(lambda: hold_folder(parser.get_parsed_content("output_dir")))
@@ -89,23 +89,39 @@ def begin(name: str, folder: str) -> None:
     use_device(parser.get_parsed_content("device"))
     use_threads(plain_settings(parser.config).get("num_threads"))
     if name == "assess" and is_complete(Path(parser.get_parsed_content("synthetic_dir"))):
-        check_size(parser)
-        return  # judges what is there, whatever else it was made with
+        check_size(parser)  # judges what is there, whatever else it was made with
+        processes.first_only(stage_of(workflow, name, Path(folder)).start)
+        return
     processes.first_only(lambda: prepare_data(workflow))
     own = None if name == "assess" else stage_of(workflow, name, Path(folder))
+    if name == "train" and (baseline := baseline_of(workflow)) is not None:
+        processes.first_only(arm_of(workflow, baseline)[1].compare)  # trained after all else
     for parent in upstream_of(name, plain_settings(parser.config)):
         bring_up_to_date(workflow, parent, own)
     if name not in FOLDERS:
         release_diffusion()  # what follows needs the memory and not the base
-    if name != "assess":
-        stage = stage_of(workflow, name, Path(folder))
-        if name == "train" and parser.get_parsed_content("mixing") != "none" and (unknown := check_judges(workflow)):
-            logger.warning(unknown)
-        processes.first_only(stage.open)
-        if name == "generate":
-            processes.first_only(lambda: check_drawn(workflow, Path(folder)))
-        if name in ("generate", "filter"):
-            processes.first_only(lambda: note_fitted_images(workflow, name, Path(folder)))
+    set_determinism(seed=int(parser.get_parsed_content("seed")))  # again: stages that have run here drew numbers
+    stage = stage_of(workflow, name, Path(folder))
+    if name == "train" and parser.get_parsed_content("mixing") != "none" and (unknown := check_judges(workflow)):
+        logger.warning(unknown)
+    processes.first_only(stage.start if name == "assess" else stage.open)
+    if name == "generate":
+        processes.first_only(lambda: check_drawn(workflow, Path(folder)))
+    if name in ("generate", "filter"):
+        processes.first_only(lambda: note_fitted_images(workflow, name, Path(folder)))
+
+
+def baseline_of(workflow: ConfigWorkflow) -> str | None:
+    """The mixing policy that the running config is compared with; None where it is its own or there is none."""
+    mixing, baseline = (workflow.parser.get_parsed_content(key) for key in ("mixing", "baseline"))
+    return baseline if baseline and baseline != mixing else None
+
+
+def arm_of(workflow: ConfigWorkflow, mixing: str) -> tuple[ConfigWorkflow, Stage]:
+    """The running config under another mixing policy and nothing else, and the stage that it is."""
+    nested = nested_workflow(workflow, ["train"], mixing=mixing, baseline="")
+    nested.parser.parse(reset=True)
+    return nested, stage_of(nested, "train", Path(nested.parser.get_parsed_content("arm_dir")))
 
 
 def is_complete(folder: Path) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,13 @@ WEIGHTED_PARTS = ("unet", "transformer", "vae", "text_encoder", "text_encoder_2"
 READ = ["model_index.json", "scheduler/*.json"]
 READ += [f"{part}/*{ending}" for part in ("tokenizer", "tokenizer_2") for ending in (".json", ".txt")]
 READ += [f"{part}/*{ending}" for part in WEIGHTED_PARTS for ending in (".json", ".safetensors")]
+SHARD = re.compile(r"(.*-)(\d{5})(-of-(\d{5}).*)")  # a file of weights that are divided, of "-00001-of-00002"
+# What of a scheduler's config decides how a base learns and draws, with what diffusers takes where it is not written.
+SCHEDULE = {
+    **{"prediction_type": "epsilon", "num_train_timesteps": 1000, "trained_betas": None, "beta_schedule": "linear"},
+    **{"beta_start": 0.0001, "beta_end": 0.02, "rescale_betas_zero_snr": False, "set_alpha_to_one": True},
+    **{"steps_offset": 0, "shift": 1.0},
+}
 VARIANTS = ["*.fp16.*", "*.bf16.*", "*.non_ema.*", "*.ema.*"]
 
 
@@ -31,7 +39,7 @@ def resolve_base_model(name: str, variant: str | None = None) -> Path:
         A folder with a `model_index.json` and safetensors weights.
 
     Raises:
-        FileNotFoundError: when the folder is no pipeline or has no safetensors weights.
+        FileNotFoundError: when the folder is no pipeline or has no safetensors weights, or not all files of them.
         ValueError: for a checkpoint in a single file, with how to convert it.
         RuntimeError: when a hub id is neither in the local cache nor to be reached.
     """
@@ -78,6 +86,15 @@ def weight_files(folder: Path, variant: str | None = None) -> list[Path]:
     return half or plain if variant == "fp16" else plain or half
 
 
+def missing_shards(files: list[Path]) -> list[str]:
+    """Names of the files that weights which are divided into several lack."""
+    wanted = set()
+    for shard in filter(None, (SHARD.fullmatch(path.name) for path in files)):
+        start, _, end, count = shard.groups()
+        wanted |= {f"{start}{number:05d}{end}" for number in range(1, int(count) + 1)}
+    return sorted(wanted - {path.name for path in files})
+
+
 def _checked(folder: Path, name: str, variant: str | None) -> Path:
     if not (folder / "model_index.json").is_file():
         raise FileNotFoundError(
@@ -89,6 +106,11 @@ def _checked(folder: Path, name: str, variant: str | None) -> Path:
             raise FileNotFoundError(
                 f"The base model {name!r} has no safetensors weights in {folder / part}. Pickled weights (.bin, .ckpt) "
                 "are never read; save the pipeline with safe_serialization=True first."
+            )
+        if missing := missing_shards(files):
+            raise FileNotFoundError(
+                f"The base model {name!r} lacks {', '.join(missing)} in {folder / part}: its weights are divided into "
+                "several files and all of them are needed. Copy or download them to its folder."
             )
         if variant == "fp16" and ".fp16." not in files[0].name:
             raise FileNotFoundError(
@@ -120,6 +142,12 @@ def _from_hub(name: str, variant: str | None) -> Path:
                 f"The base model {name!r} is not on this machine and the hub could not give it "
                 f"({type(error).__name__}). Download it where there is a network, and name its folder."
             ) from error
+
+
+def schedule_of(folder: Path) -> dict[str, Any]:
+    """What a base predicts and its noise schedule, which stand beside its weights and not in them, by name."""
+    config = read_json(folder / "scheduler" / "scheduler_config.json")
+    return {key: config.get(key, default) for key, default in SCHEDULE.items()}
 
 
 def fingerprint(folder: Path, variant: str | None = None) -> str:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 
 import torch
 
-from .base_models import fingerprint, resolve_base_model
+from .base_models import fingerprint, resolve_base_model, schedule_of
 from .diffusion import LatentDiffusion
 from .lora import remove_adapter
 
 logger = logging.getLogger(__name__)
 
 PRECISIONS = {None: torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-_loaded: dict[tuple[str, str, str], LatentDiffusion] = {}
+_loaded: dict[tuple[str, str, str, str], LatentDiffusion] = {}
 
 
 def shared_diffusion(
@@ -36,7 +37,8 @@ def shared_diffusion(
     if amp not in PRECISIONS:
         raise ValueError(f"amp is {amp!r}. It can be null, 'bfloat16' or 'float16'.")
     dtype = PRECISIONS[amp]
-    key = (fingerprint(resolve_base_model(base_model, variant), variant), str(torch.device(device)), str(dtype))
+    folder = resolve_base_model(base_model, variant)
+    key = (fingerprint(folder, variant), str(schedule_of(folder)), str(torch.device(device)), str(dtype))
     if key not in _loaded:
         release_diffusion()  # before the next is loaded, so that two need never fit
         if amp is None and torch.device(device).type == "cpu" and _has_fast_bfloat16():
@@ -55,7 +57,9 @@ def shared_diffusion(
 
 def release_diffusion() -> None:
     """Forgets the loaded base, so that its memory is free for other things."""
-    _loaded.clear()
+    if _loaded:
+        _loaded.clear()
+        gc.collect()  # MONAI's engine refers to itself and holds the base until cycles are looked for
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 

@@ -180,7 +180,7 @@ def provenance_of(folder: Path) -> list[dict[str, Any]]:
                     "folder": path.parent.relative_to(folder).as_posix(),
                     "identity": record["identity"],
                     "began": time.strftime("%Y-%m-%d %H:%M", time.localtime(record["began"])),
-                    "wall_time_s": record["wall_time_s"],
+                    "wall_time_s": record["wall_time_s"] if record["complete"] else None,
                     "versions": record["versions"],
                 }
             )

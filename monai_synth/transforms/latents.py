@@ -10,6 +10,7 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform, Randomizable, Transform
 from torch import Tensor
 
+from ..inferers.halving import HalvingInferer
 from ..networks.diffusion import LatentDiffusion
 from .views import NUM_VIEWS, dihedral_views
 
@@ -18,7 +19,7 @@ class EncodeLatent(Transform):
     """Mean and standard deviation of an image's scaled latent for each of its 8 flips and quarter turns.
 
     It is deterministic, so a `CacheDataset` runs the autoencoder once; `RandLatentView` still draws a fresh latent at
-    every step.
+    every step. Where the memory of a GPU does not suffice for all views at once, they are encoded in halves.
 
     Args:
         diffusion: whose autoencoder is used.
@@ -26,10 +27,18 @@ class EncodeLatent(Transform):
 
     def __init__(self, diffusion: LatentDiffusion) -> None:
         self.diffusion = diffusion
+        self.halving = HalvingInferer()
 
     def __call__(self, image: Tensor) -> Tensor:
-        """Shape (2, 8, c, h, w), mean first, from an image of shape (3, H, W) in [0, 1]."""
-        return torch.stack(self.diffusion.encode(dihedral_views(image))).float().cpu()
+        """Shape (2, 8, c, h, w), mean first, from an image of shape (3, H, W) in [0, 1].
+
+        Raises:
+            torch.OutOfMemoryError: when the memory is too small for one view.
+        """
+        views = dihedral_views(image)
+        encode = self.diffusion.encode
+        posteriors = self.halving.in_halves(lambda part: torch.stack(encode(views[part]), dim=1).float(), len(views))
+        return posteriors.transpose(0, 1).contiguous().cpu()
 
 
 class EncodeLatentd(MapTransform):

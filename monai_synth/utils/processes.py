@@ -20,26 +20,30 @@ PATIENCE = timedelta(hours=24)  # one process may scan a large data set while th
 _group: Any = None  # the processes, waiting with patience
 
 
-def join() -> None:
-    """Meets the other processes that torchrun has started, over nccl with GPUs and gloo without.
+def join(device: torch.device | str) -> None:
+    """Meets the other processes that torchrun has started, over nccl where they compute on GPUs and gloo elsewhere.
+
+    Args:
+        device: of the run's config.
 
     Raises:
-        RuntimeError: when there are fewer GPUs on the machine than processes.
+        RuntimeError: when there are fewer GPUs on the machine than processes that compute on them.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) < 2 or dist.is_initialized():
         return
-    if torch.cuda.is_available():
+    on_gpus = torch.cuda.is_available() and str(device).startswith("cuda")
+    if on_gpus:
         local, here = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
         if local >= here:
             raise RuntimeError(
                 f"torchrun starts process {local} on this machine, counted from 0. GPUs that it has: {here}. Ask "
-                f"for --nproc_per_node {here} or fewer."
+                f"for --nproc_per_node {here} or fewer, or compute without them: --device cpu."
             )
         torch.cuda.set_device(local)
     global _group
     store, own_rank, world_size = next(iter(dist.rendezvous("env://", timeout=MEETING)))
     dist.init_process_group(
-        "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",  # by where a tensor lies
+        "cpu:gloo,cuda:nccl" if on_gpus else "gloo",  # by where a tensor lies
         timeout=MEETING,
         store=dist.PrefixStore(f"attempt_{attempt()}", store),
         rank=own_rank,

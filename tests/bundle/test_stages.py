@@ -60,6 +60,21 @@ def test_other_settings_are_refused_with_the_difference(tmp_path):
     assert changed({"a": 1}, {"b": 2}) == ["a: 1 -> '(not set)'", "b: '(not set)' -> 2"]
 
 
+def test_settings_that_decide_nothing_may_stand_in_a_record_of_before(tmp_path):
+    before = Stage("train", tmp_path, {"mixing": "none", "batch_size": 4, "max_steps": 200}, {"split": "s"})
+    before.close()
+    now = Stage("train", tmp_path, {"mixing": "none", "batch_size": 4}, {"split": "s"}, left_out=["max_steps"])
+    assert now.identity != before.identity and now.complete()
+    now.compare()
+    now.open()
+    other = Stage("train", tmp_path, {"mixing": "none", "batch_size": 8}, {"split": "s"}, left_out=["max_steps"])
+    assert not other.complete()
+    for refused in (other.compare, other.open):
+        with pytest.raises(ValueError, match="batch_size: 4 -> 8") as error:
+            refused()
+        assert "max_steps" not in str(error.value)
+
+
 def test_generation_may_grow_but_a_smaller_wish_is_complete(tmp_path):
     Stage("generate", tmp_path, {"images_per_class": 5, "seed": 0}, {}).close()
     assert Stage("generate", tmp_path, {"images_per_class": 3, "seed": 0}, {}).complete()

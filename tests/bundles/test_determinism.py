@@ -55,6 +55,16 @@ def test_half_precision_draws_the_same_files_again(settings, tmp_path):
     assert hashes[0] == hashes[1] and len(hashes[0][0]) == 6
 
 
+def test_a_classifier_does_not_depend_on_whether_its_images_were_drawn_in_the_same_run(settings, tmp_path):
+    """With a reading process: without one, MONAI's loader puts the generator back to where it began."""
+    settings |= {"baseline": "", "num_workers": 1}
+    run("train", settings, output_dir=str(tmp_path / "whole"))
+    run("generate", settings, output_dir=str(tmp_path / "parts"))
+    run("train", settings, output_dir=str(tmp_path / "parts"))
+    name = "classifier/test_resnet_real+synthetic/model.pt"
+    assert sha256_of(tmp_path / "whole" / name) == sha256_of(tmp_path / "parts" / name)
+
+
 def test_a_run_asks_cudnn_for_kernels_that_repeat_and_torch_for_no_more(settings, monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", False)
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)

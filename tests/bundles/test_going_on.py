@@ -6,10 +6,13 @@ import signal
 import sys
 import time
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import monai_synth
+from monai_synth.networks.adapter_files import ADAPTER_FILE
 from monai_synth.utils import read_json, sha256_of, write_json
 from tests.bundles.running import CONFIGS, command, finished, run, stopped_when
 
@@ -70,6 +73,32 @@ def test_a_stopped_fine_tuning_ends_with_the_same_adapter(settings, tmp_path):
         assert code == status and ("run the same command to go on" in output) == (number == signal.SIGTERM)
         finished(words)
         assert sha256_of(folder / name) == sha256_of(tmp_path / "whole" / name)
+
+
+def told(folder):
+    """Content hash and time of writing of every file below a folder."""
+    return {path: (sha256_of(path), path.stat().st_mtime_ns) for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("scope", ["dataset", "class"])
+def test_a_complete_adapter_is_passed_over_without_its_states_and_without_the_base(settings, monkeypatch, scope):
+    folder = Path(settings["output_dir"]) / "adapter"
+    run("train_diffusion", settings, adapter_scope=scope)
+    for state in folder.rglob("state_*"):
+        state.unlink()
+    before = told(folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(monai_synth.networks, "shared_diffusion", lambda *args, **kwargs: pytest.fail("base is loaded"))
+        run("train_diffusion", settings, adapter_scope=scope)
+    weights = {path: hashes for path, hashes in told(folder).items() if path.suffix == ".safetensors"}
+    assert len(weights) == (1 if scope == "dataset" else 2) and weights.items() <= before.items()
+    if scope == "class":  # stopped in its second class
+        write_json(folder / "run.json", {**read_json(folder / "run.json"), "complete": False})
+        shutil.rmtree(folder / "malignant")
+        run("train_diffusion", settings, adapter_scope=scope)
+        again = told(folder)
+        benign, malignant = (folder / name / ADAPTER_FILE for name in ("benign", "malignant"))
+        assert again[benign] == before[benign] and again[malignant][0] == before[malignant][0]
 
 
 @pytest.mark.slow

@@ -74,6 +74,31 @@ def test_the_main_job_goes_from_a_folder_to_a_table(settings, capsys):
     )
 
 
+def test_a_classifier_of_real_images_alone_stays_whatever_images_are_drawn_later(settings):
+    folder = Path(settings["output_dir"]) / "classifier" / "test_resnet_none"
+    run("train", settings, mixing="none")
+    stamp = (folder / "model.pt").stat().st_mtime_ns
+    more = {
+        "max_steps": 4,
+        "images_per_class": 2,
+        "guidance_scale": 2.0,
+        "prompt_template": "{phrase}",
+        "amp": "bfloat16",
+    }
+    run("train", settings, **more)
+    assert (folder / "model.pt").stat().st_mtime_ns == stamp
+    assert "real + synthetic" in (folder.parents[1] / "results.txt").read_text()
+
+
+def test_a_baseline_of_other_settings_is_refused_before_anything_is_trained(settings):
+    run("train", settings, mixing="none")
+    with pytest.raises(RuntimeError) as error:
+        run("train", settings, classifier_steps=4)
+    assert "test_resnet_none was made with other settings" in root_message(error)
+    assert "classifier_steps: 3 -> 4" in root_message(error)
+    assert not (Path(settings["output_dir"]) / "adapter").exists()
+
+
 def test_inference_normalizes_stains_as_training_did(settings):
     out = Path(settings["output_dir"])
     run("train", settings, mixing="none", baseline="", normalize_stain="macenko")

@@ -240,7 +240,7 @@ def test_a_fine_tuning_stopped_in_one_process_goes_on_in_two(settings, number):
 def _average(process, port, folder):
     os.environ |= {"WORLD_SIZE": "2", "RANK": str(process), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.set_num_threads(1)
-    processes.join()
+    processes.join("cpu")
     from types import SimpleNamespace
 
     from monai_synth.handlers import GradientAverage

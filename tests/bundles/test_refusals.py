@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from monai_synth.bundle.settings import check_device
-from monai_synth.utils import hold_folder, processes, read_json, release_folder
+from monai_synth.bundle.stage_record import identity_of
+from monai_synth.utils import hold_folder, processes, read_json, release_folder, write_json
 from tests.bundles.running import CONFIGS, ROOT, root_message, run
 
 
@@ -107,6 +108,28 @@ def test_an_adapter_of_another_base_is_refused(settings, miniature):
     assert read_json(out / "adapter" / "run.json") == run_json
 
 
+def test_an_adapter_of_a_base_that_predicts_something_else_now_is_refused_where_that_was_noted(settings, tmp_path):
+    """The weights of the base are the same, and so is its fingerprint."""
+    base, record = tmp_path / "base", Path(settings["output_dir"]) / "adapter" / "run.json"
+    shutil.copytree(settings["base_model"], base)
+    settings["base_model"] = str(base)
+    run("train_diffusion", settings)
+    noted, path = read_json(record), base / "scheduler" / "scheduler_config.json"
+    saved = read_json(path)
+    write_json(path, {**saved, "use_karras_sigmas": True, "rescale_betas_zero_snr": False})  # by another version
+    run("train_diffusion", settings)
+    write_json(path, {**saved, "prediction_type": "v_prediction"})
+    for config in ("train_diffusion", "generate"):
+        with pytest.raises(RuntimeError) as error:
+            run(config, settings)
+        assert "base_schedule: {'prediction_type': 'epsilon'" in root_message(error)
+    del noted["settings"]["base_schedule"]  # as versions before wrote it
+    write_json(record, {**noted, "identity": identity_of(noted["settings"], noted["upstream"])})
+    stamp = record.stat().st_mtime_ns
+    run("train_diffusion", settings)
+    assert record.stat().st_mtime_ns == stamp
+
+
 def test_the_command_line_ends_with_one_sentence(settings, tmp_path):
     command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(CONFIGS / "train.json")]
     given = ["--output_dir", str(tmp_path / "out"), "--batchsize", "4"]
@@ -133,3 +156,12 @@ def test_an_output_folder_in_use_is_refused(settings, tmp_path):
     done = subprocess.run([*command, "--output_dir", settings["output_dir"]], capture_output=True, text=True)
     release_folder(settings["output_dir"])
     assert done.returncode == 1 and f"used by another run (process {os.getpid()}" in done.stderr
+
+
+def test_processes_meet_over_the_device_that_the_config_names(settings, monkeypatch):
+    met = []
+    monkeypatch.setattr(processes, "join", met.append)
+    for config, given in (("train", {"device": "cpu"}), ("train", {"device": "cuda:64"}), ("study", {})):
+        with pytest.raises(RuntimeError):  # afterwards
+            run(config, {"output_dir": settings["output_dir"], "shots": "none", **given})
+    assert met == ["cpu", "cuda:64", "cpu"]

@@ -1,4 +1,5 @@
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from monai_synth.engines import SamplingPrepareBatch, noise_of_seeds
 from monai_synth.inferers import SamplingInferer
 from monai_synth.networks import Denoiser, LatentDiffusion
 from monai_synth.networks.diffusion.stable_diffusion import karras_timesteps
+from monai_synth.utils import read_json, write_json
 from tests.inferers.drawing import draw
 
 
@@ -48,6 +50,25 @@ def test_the_default_solver_draws_what_diffusers_draws(diffusion):
         given = {"latents": noise_of_seeds([1], (4, 8, 8)), "guidance_scale": 2.0, "output_type": "pt"}
         expected = pipeline(["cell 1"], **given, **steps).images
         torch.testing.assert_close(draw(diffusion, [1], scheduler=name), expected.float(), atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        *(("epsilon", name) for name in ("dpmsolver++", "dpmsolver++_trailing", "unipc")),
+        *(("flow", name) for name in ("dpmsolver++", "unipc")),
+    ],
+)
+def test_a_way_of_drawing_is_the_same_whatever_solver_the_base_was_saved_with(miniature, tmp_path, kind, name):
+    shutil.copytree(miniature(kind), tmp_path / "base")
+    path = tmp_path / "base" / "scheduler" / "scheduler_config.json"
+    saved = {"use_karras_sigmas": True, "final_sigmas_type": "sigma_min", "solver_order": 1, "thresholding": True}
+    saved |= {"lower_order_final": False, "euler_at_final": True, "predict_x0": False, "disable_corrector": [0, 1]}
+    write_json(path, read_json(path) | saved)
+    expected, drawn = (
+        draw(LatentDiffusion(str(base)), [1], scheduler=name) for base in (miniature(kind), tmp_path / "base")
+    )
+    assert torch.equal(drawn, expected)
 
 
 def test_guidance_one_and_an_empty_interval_ask_the_network_once(diffusion):

@@ -2,6 +2,7 @@ import shutil
 
 import huggingface_hub
 import pytest
+from diffusers import UNet2DConditionModel
 
 from monai_synth.networks import LatentDiffusion, fingerprint, resolve_base_model
 
@@ -119,6 +120,32 @@ def test_an_interrupted_download_is_completed_and_only_what_is_used_is_asked_for
     count = len(asked)
     resolve_base_model("owner/model", variant)
     assert len(asked) == count  # whole now: the hub is not asked again
+
+
+def test_a_base_whose_weights_are_divided_is_downloaded_on_until_no_file_of_them_is_missing(
+    miniature, tmp_path, monkeypatch
+):
+    remote, cache = tmp_path / "remote", tmp_path / "cache"
+    shutil.copytree(miniature(), remote)
+    network = UNet2DConditionModel.from_pretrained(remote / "unet")
+    shutil.rmtree(remote / "unet")
+    network.save_pretrained(remote / "unet", max_shard_size="100KB")
+    shards = sorted(path.name for path in (remote / "unet").glob("*-of-*.safetensors"))
+    assert len(shards) > 1
+    shutil.copytree(remote, cache)
+    for name in shards[1:]:  # where the download was interrupted
+        (cache / "unet" / name).unlink()
+    with pytest.raises(FileNotFoundError, match=f"lacks {', '.join(shards[1:])} in .*all of them are needed. Copy or"):
+        resolve_base_model(str(cache))
+
+    def download(repo, local_files_only=False, **options):
+        if not local_files_only:
+            shutil.copytree(remote, cache, dirs_exist_ok=True)
+        return str(cache)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    assert resolve_base_model("owner/model") == cache
+    assert fingerprint(cache) == fingerprint(remote) and LatentDiffusion("owner/model").prediction_type == "epsilon"
 
 
 def test_half_precision_is_read_when_it_is_asked_for(miniature, tmp_path):

@@ -1,7 +1,13 @@
+import gc
+import shutil
+import weakref
+
 import pytest
 import torch
+from monai.engines import SupervisedEvaluator
 
 from monai_synth.networks import (
+    Denoiser,
     LoRADenoiser,
     load_adapter,
     release_diffusion,
@@ -9,6 +15,7 @@ from monai_synth.networks import (
     save_adapter,
     shared_diffusion,
 )
+from monai_synth.utils import read_json, write_json
 
 
 @pytest.fixture(autouse=True)
@@ -44,6 +51,29 @@ def test_another_base_or_precision_takes_the_place_of_the_first(miniature):
     assert shared_diffusion(str(miniature("epsilon", 5)), amp="bfloat16") is half
     with pytest.raises(ValueError, match="amp is 'half'. It can be null, 'bfloat16' or 'float16'"):
         shared_diffusion(str(miniature()), amp="half")
+
+
+def test_a_released_base_is_gone_although_an_engine_that_drew_with_it_refers_to_itself(miniature):
+    diffusion = shared_diffusion(str(miniature()))
+    engine = SupervisedEvaluator(torch.device("cpu"), [], network=Denoiser(diffusion), epoch_length=1)
+    base, drew = weakref.ref(diffusion), weakref.ref(engine)
+    gc.disable()  # it could come by chance
+    try:
+        del diffusion, engine
+        assert drew() is not None
+        release_diffusion()
+        assert drew() is None and base() is None
+    finally:
+        gc.enable()
+
+
+def test_a_base_of_the_same_weights_that_predicts_something_else_is_another_one(miniature, tmp_path):
+    shutil.copytree(miniature(), tmp_path / "base")
+    path = tmp_path / "base" / "scheduler" / "scheduler_config.json"
+    first = shared_diffusion(str(miniature()))
+    assert shared_diffusion(str(tmp_path / "base")) is first
+    write_json(path, {**read_json(path), "prediction_type": "v_prediction"})
+    assert shared_diffusion(str(tmp_path / "base")).prediction_type == "v_prediction"
 
 
 def test_removing_nothing_changes_nothing(miniature):

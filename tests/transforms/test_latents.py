@@ -23,6 +23,25 @@ def test_every_view_is_encoded(miniature):
     torch.testing.assert_close(posterior[1, 4], std[0], atol=1e-5, rtol=1e-4)
 
 
+def test_views_that_do_not_fit_at_once_are_encoded_in_halves_and_so_are_those_of_later_shots(miniature, caplog):
+    diffusion, sizes = LatentDiffusion(str(miniature())), []
+    shots = torch.rand(2, 3, 32, 32)
+    expected = [EncodeLatent(diffusion)(shot) for shot in shots]
+    whole = diffusion.encode
+
+    def encode(images):
+        sizes.append(len(images))
+        if len(images) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return whole(images)
+
+    diffusion.encode = encode
+    transform = EncodeLatent(diffusion)
+    for shot, posterior in zip(shots, expected):
+        torch.testing.assert_close(transform(shot), posterior, atol=1e-5, rtol=1e-4)
+    assert sizes == [8, 4, 2, 2, 2, 2, 2, 2, 2, 2] and "now 2 at once" in caplog.text
+
+
 def test_a_fresh_latent_of_the_right_spread_at_every_call():
     posterior = torch.stack([torch.full((8, 4, 16, 16), 3.0), torch.full((8, 4, 16, 16), 0.5)])
     view = RandLatentView().set_random_state(seed=0)

@@ -23,12 +23,25 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection
 from .cpu_attention import CPUAttention
 from .interface import Conditioning, LatentDiffusion
 
-# The spacing is stated, since from_config inherits the writer's; "dpmsolver++" gets explicit timesteps.
-PLUS: dict[str, Any] = {"algorithm_type": "dpmsolver++", "timestep_spacing": "trailing"}
+# What makes a way of drawing is stated, since from_config inherits the writer's, and one name would draw in many ways.
+NOISE_LEVELS: dict[str, Any] = {
+    **{f"use_{kind}_sigmas": False for kind in ("karras", "exponential", "beta")},
+    "final_sigmas_type": "zero",
+}
+OF_SECOND_ORDER: dict[str, Any] = {**NOISE_LEVELS, "solver_order": 2, "lower_order_final": True, "thresholding": False}
+MIDPOINT: dict[str, Any] = {
+    **OF_SECOND_ORDER,
+    **{"algorithm_type": "dpmsolver++", "solver_type": "midpoint", "euler_at_final": False, "use_lu_lambdas": False},
+}
+PREDICTOR_CORRECTOR: dict[str, Any] = {
+    **OF_SECOND_ORDER,
+    **{"solver_type": "bh2", "predict_x0": True, "disable_corrector": []},
+}
+PLUS: dict[str, Any] = {**MIDPOINT, "timestep_spacing": "trailing"}  # "dpmsolver++" gets explicit timesteps
 SOLVERS: dict[str, tuple[Any, dict[str, Any]]] = {
     "dpmsolver++": (DPMSolverMultistepScheduler, PLUS),
     "dpmsolver++_trailing": (DPMSolverMultistepScheduler, PLUS),
-    "unipc": (UniPCMultistepScheduler, {"timestep_spacing": "trailing"}),
+    "unipc": (UniPCMultistepScheduler, {**PREDICTOR_CORRECTOR, "timestep_spacing": "trailing"}),
     "ddim": (DDIMScheduler, {"timestep_spacing": "trailing", "clip_sample": False}),
     "lcm": (LCMScheduler, {"clip_sample": False}),
     "pndm": (PNDMScheduler, {"timestep_spacing": "leading", "skip_prk_steps": True}),

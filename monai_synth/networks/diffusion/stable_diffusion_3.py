@@ -17,6 +17,7 @@ from torch import Tensor
 from transformers import CLIPTextModelWithProjection
 
 from .interface import Conditioning, LatentDiffusion
+from .stable_diffusion import MIDPOINT, PREDICTOR_CORRECTOR
 
 T5_LENGTH = 256  # features that a pipeline without T5 fills with zeros
 
@@ -103,7 +104,7 @@ class StableDiffusion3(LatentDiffusion):
     def solvers(self) -> dict[str, tuple[Any, dict[str, Any]]]:
         flow = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": self.shift}
         return {
-            "dpmsolver++": (DPMSolverMultistepScheduler, {"algorithm_type": "dpmsolver++", **flow}),
-            "unipc": (UniPCMultistepScheduler, flow),
+            "dpmsolver++": (DPMSolverMultistepScheduler, {**MIDPOINT, **flow}),
+            "unipc": (UniPCMultistepScheduler, {**PREDICTOR_CORRECTOR, **flow}),
             "euler": (FlowMatchEulerDiscreteScheduler, {}),
         }
