@@ -41,9 +41,11 @@ NUMBERS: dict[str, tuple[type, float, float]] = {
     "adapter_learning_rate": (float, 1e-8, 1.0),
     "sample_every": (int, 0, 10**6),
     "prompt_dropout": (float, 0.0, 1.0),
+    "min_snr_gamma": (float, 1e-3, 1e6),
     "prior_images": (int, 0, 10**6),
     "prior_weight": (float, 0.0, 100.0),
     "images_per_class": (int, 1, 10**7),
+    "synthetic_per_class": (int, 1, 10**7),
     "guidance_scale": (float, 0.0, 50.0),
     "num_inference_steps": (int, 1, 1000),
     "start_sigma": (float, 0.05, 1000.0),
@@ -62,7 +64,10 @@ NUMBERS: dict[str, tuple[type, float, float]] = {
     "phantoms_per_class": (int, 1, 10**6),
     "phantom_patients": (int, 1, 10**6),
 }
-OPTIONAL = ("lora_alpha", "ema_decay", "real_weight", "real_share", "start_sigma")  # may be null
+OPTIONAL = (  # may be null
+    *("lora_alpha", "ema_decay", "min_snr_gamma", "synthetic_per_class", "real_weight", "real_share", "start_sigma"),
+)
+NONE_USED = ("synthetic_per_class", 0)  # what an arm without synthetic images may say, as in a study's grid
 CHOICES: dict[str, tuple[Any, ...]] = {
     "adapter_scope": ("dataset", "class", "none"),
     "classifier_amp": (None, "bfloat16"),
@@ -135,8 +140,10 @@ def check_values(workflow: ConfigWorkflow) -> None:
     """
     check_kept(workflow)
     config: Any = workflow.parser.config
-    for name, value in plain_settings(config).items():
-        if name in NUMBERS and not (value is None and name in OPTIONAL):
+    settings = plain_settings(config)
+    for name, value in settings.items():
+        unused = (name, value) == NONE_USED and settings.get("mixing") == "none"
+        if name in NUMBERS and not (value is None and name in OPTIONAL) and not unused:
             check_number(name, value)
         if name in CHOICES and value not in CHOICES[name]:
             raise ValueError(f"{name} is {value!r}. It can be {', '.join(map(repr, CHOICES[name]))}.")

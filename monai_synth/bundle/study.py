@@ -28,7 +28,7 @@ from .nesting import nested_workflow
 from .preparation import prepare_data
 from .provenance import check_judges
 from .session import digest, known_keys, plain_settings, with_nearest
-from .settings import check_settings
+from .settings import check_number, check_settings
 from .stage_identity import FOLDERS, OF_SAMPLES, stage_of
 from .stage_record import Stage
 from .stages import execute, is_complete, required_workflow
@@ -122,11 +122,18 @@ class _Runs:
         return pool_name({**cell.components, **cell.settings}, keys)
 
     def synthetic_of(self, cell: Cell) -> int:
-        """Synthetic images of each class that a run needs."""
+        """Synthetic images of each class that a run needs.
+
+        Raises:
+            TypeError: for a text where a number belongs.
+            ValueError: for a number out of its range.
+        """
         settings = {**self.base, **cell.settings}
         if settings["mixing"] in WITHOUT_SYNTHETIC:
             return 0
-        return int(settings["synthetic_per_class"] or settings["images_per_class"])
+        name = "synthetic_per_class" if settings["synthetic_per_class"] else "images_per_class"
+        check_number(name, settings[name])  # the pool is made as large, which would be checked in its place
+        return int(settings[name])
 
     def nested(self, cell: Cell, *more: str) -> ConfigWorkflow:
         """The run's config, with `more` configs over it."""

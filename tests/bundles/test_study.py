@@ -95,6 +95,8 @@ def test_a_study_runs_shares_and_goes_on(settings):
         ({"grid": {"shots": 5}}, "must be a list of values"),
         ({"grid": {"shot": [5]}}, "sets 'shot' (did you mean 'shots'?), which no config"),
         ({"grid": {"rank": [0]}}, "rank is 0. It must lie between 1 and 1024"),
+        ({"grid": {"synthetic_per_class": [-5]}}, "synthetic_per_class is -5. It must lie between 1 and 1e+07"),
+        ({"grid": {"synthetic_per_class": ["all"]}}, "synthetic_per_class is 'all'. It must be a whole number from 1"),
         ({"controls": "false"}, "controls is 'false'. It can be False, True"),
         ({"bootstrap_samples": "many"}, "bootstrap_samples is 'many'. It must be a whole number from 10"),
         ({"reference_arm": "nothing"}, "reference_arm is 'nothing', but the arms are 'real'"),
