@@ -145,10 +145,15 @@ def check_values(workflow: ConfigWorkflow) -> None:
         unused = (name, value) == NONE_USED and settings.get("mixing") == "none"
         if name in NUMBERS and not (value is None and name in OPTIONAL) and not unused:
             check_number(name, value)
-        if name in CHOICES and value not in CHOICES[name]:
+        if name in CHOICES and not is_one_of(value, CHOICES[name]):
             raise ValueError(f"{name} is {value!r}. It can be {', '.join(map(repr, CHOICES[name]))}.")
     if "reference_roles" in config:  # also those of an expression: no wall is passed by one
         check_reference_roles(workflow.parser.get_parsed_content("reference_roles"))
+
+
+def is_one_of(value: Any, choices: tuple[Any, ...]) -> bool:
+    """Whether a value is among the choices; 0 and 1, which Python holds equal to False and True, are not."""
+    return any(value == choice and isinstance(value, bool) == isinstance(choice, bool) for choice in choices)
 
 
 def check_reference_roles(roles: Any) -> None:
