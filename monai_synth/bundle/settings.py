@@ -19,6 +19,7 @@ from ..inferers.sampling import check_start
 from ..metrics.filters import FILTERS
 from ..transforms.macenko import METHODS
 from ..utils import processes
+from .arms_check import check_arms
 from .classifier_check import check_classifier
 from .session import check_kept, plain_settings
 
@@ -72,6 +73,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "adapter_scope": ("dataset", "class", "none"),
     "classifier_amp": (None, "bfloat16"),
     "mixing": MIXING,
+    "baseline": ("", None, *MIXING),  # none is compared with where it is empty
     "filter": tuple(FILTERS),
     "normalize_stain": METHODS,
     "scheduler": ("dpmsolver++", "dpmsolver++_trailing", "unipc", "ddim", "lcm", "pndm", "euler"),
@@ -119,6 +121,7 @@ def check_settings(workflow: ConfigWorkflow) -> None:
         "classifier" in settings and workflow.parser.get("arm_dir") is not None
     ):  # elsewhere network_def is another network
         check_classifier(workflow.parser.config)
+    check_arms(workflow.parser)
     check_threads(settings.get("num_threads"))
     check_device(workflow.parser.get_parsed_content("device"))
     check_compile(settings, workflow.parser)

@@ -15,7 +15,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from ..data.records import class_names_of, load_datalist, select
 from ..handlers.progress import without_progress
-from ..networks.feature_encoder import encoder_fingerprint
+from ..networks.feature_encoder import encoder_fingerprint, encoder_weights
 from ..report.figures import draw_real_and_synthetic
 from ..report.page import write_report
 from ..report.study import NUMBERS, VALIDATION
@@ -175,6 +175,7 @@ class _Runs:
         Raises:
             ValueError: for a setting that cannot be, a class with too few images for the shots, or synthetic images
                 made of real ones that judge; names them.
+            FileNotFoundError: for an encoder that is not there.
         """
         known = known_keys(self.workflow.config_root_path)
         seen = set()
@@ -189,6 +190,9 @@ class _Runs:
             if kind not in seen:
                 seen.add(kind)
                 check_settings(self.nested(cell))
+        if self.workflow.parser.get_parsed_content("judge_images"):
+            for cell in self.drawing().values():
+                encoder_weights(str({**self.base, **cell.settings}["encoder"]))
         for pool in self.pools:
             members = [cell for cell in self.cells if self.pool_of(cell) == pool]
             if all(is_complete(self.folder / pool / "classifier" / cell.name) for cell in members):

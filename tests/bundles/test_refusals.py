@@ -36,6 +36,23 @@ from tests.bundles.running import CONFIGS, ROOT, root_message, run
         ({"synthetic_per_class": -5}, "synthetic_per_class is -5. It must lie between 1 and 1e+07"),
         ({"synthetic_per_class": 0}, "synthetic_per_class is 0. It must lie between 1 and 1e+07"),
         ({"synthetic_per_class": 2.5}, "synthetic_per_class is 2.5. It must be a whole number from 1"),
+        (
+            {"baseline": "nonee"},
+            "baseline is 'nonee'. It can be '', None, 'none', 'synthetic', 'real+synthetic', 'fill-up'",
+        ),
+        ({"filter": "standard", "encoder": "nanno"}, "There is no encoder 'nanno'"),
+        (
+            {"mixing": "none", "baseline": "synthetic", "filter": "copies", "encoder": "nanno"},
+            "There is no encoder 'nanno'",
+        ),
+        ({"real_roles": ["shots", "test"]}, "real_roles is ['shots', 'test']. It is a list of 'shots' or 'train', or"),
+        ({"real_roles": "all"}, "real_roles is 'all'. It is a list of 'shots' or 'train', or of both. Images of other"),
+        ({"real_roles": []}, "real_roles is []. It is a list of 'shots' or 'train'"),
+        (
+            {"synthetic_per_class": 500},
+            "synthetic_per_class is 500, but of each class 3 images would be drawn. Generate more (--images_per_class "
+            "500) or ask for fewer (--synthetic_per_class 3).",
+        ),
         ({"attributes": {"stain": []}}, "It must give a list of phrases for each name"),
         ({"fold": 7}, "fold is 7, but there are 5 folds"),
         ({"mixing": "real"}, "mixing is 'real'. It can be 'none', 'synthetic', 'real+synthetic'"),

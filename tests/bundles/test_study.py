@@ -99,6 +99,7 @@ def test_a_study_runs_shares_and_goes_on(settings):
         ({"grid": {"synthetic_per_class": ["all"]}}, "synthetic_per_class is 'all'. It must be a whole number from 1"),
         ({"controls": "false"}, "controls is 'false'. It can be False, True"),
         ({"bootstrap_samples": "many"}, "bootstrap_samples is 'many'. It must be a whole number from 10"),
+        ({"judge_images": True, "encoder": "dino"}, "There is no encoder 'dino'"),
         ({"reference_arm": "nothing"}, "reference_arm is 'nothing', but the arms are 'real'"),
         ({"arms": {"real": {"mixing": "none", "overlay": "no.yaml"}}}, "There is no overlay no.yaml"),
     ],
