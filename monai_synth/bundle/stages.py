@@ -187,7 +187,7 @@ def bring_prior_up_to_date(workflow: ConfigWorkflow) -> None:
         start_sigma=None,
         attributes={},
         few_step_adapter=None,
-        **(WITHOUT_FEW_STEPS if settings["few_step_adapter"] else {}),
+        **(WITHOUT_FEW_STEPS if settings.get("few_step_adapter") else {}),  # assess.json does not have it
     )
     nested.parser.parse(reset=True)
     if not processes.agreed(stage_of(nested, "generate", folder).complete()):
