@@ -88,6 +88,36 @@ def test_bad_settings_stop_before_anything_is_written(settings, change, words):
     assert not list(Path(settings["output_dir"]).rglob("*.json"))[1:]  # the lock's note alone
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            {"seed": 1, "shots": 5},
+            "inference.json does not have the key 'seed', 'shots'. What may be set is bundle_root, dataset_dir, "
+            "output_dir, device, num_threads, classifier, classifier_size, normalize_stain, batch_size, model_path, "
+            "class_names",
+        ),
+        ({"encoder_batch_size": 5}, "does not have the key 'encoder_batch_size' (did you mean 'batch_size'?)"),
+        ({"batch_size": 0}, "batch_size is 0. It must lie between 1 and 4096"),
+        ({"normalize_stain": "reinhard"}, "normalize_stain is 'reinhard'. It can be"),
+        ({"num_threads": 0}, "num_threads is 0. It can be a whole number from 1"),
+        ({"device": "cuda:64"}, "device is 'cuda:64', but torch sees"),
+    ],
+)
+def test_inference_refuses_what_it_would_not_heed(tmp_path, change, words):
+    with pytest.raises(RuntimeError) as error:
+        run("inference", {"output_dir": str(tmp_path), "model_path": str(tmp_path / "model.pt"), **change})
+    assert words in root_message(error)
+
+
+def test_inference_computes_with_the_threads_that_it_is_given(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr("monai_synth.bundle.stages.use_threads", asked.append)
+    with pytest.raises(RuntimeError) as error:
+        run("inference", {"output_dir": str(tmp_path), "model_path": str(tmp_path / "no.pt"), "num_threads": 3})
+    assert asked == [3] and "There is no model" in root_message(error)
+
+
 def test_bad_folders_stop_before_anything_long(settings, image_folder):
     (Path(settings["dataset_dir"]) / "benign" / "text.jpg").write_text("no image")
     with pytest.raises(RuntimeError) as error:
