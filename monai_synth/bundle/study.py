@@ -140,8 +140,10 @@ class _Runs:
         pool = self.folder / self.pool_of(cell)
         arm_dir = pool / "classifier" / cell.name
         folders = {"output_dir": pool, "arm_dir": arm_dir, "evaluation_dir": arm_dir / "evaluation"}
-        # nobody looks at the sample grids of a hundred fine-tunings, which take as long as these themselves
-        quiet = {"baseline": "", "sample_every": 0}
+        quiet: dict[str, Any] = {"baseline": ""}
+        if "sample_every" not in self.workflow.parser.config:
+            # nobody looks at the sample grids of a hundred fine-tunings, which take as long as these themselves
+            quiet["sample_every"] = 0
         settings = {**quiet, **cell.own, **cell.settings, **{key: str(value) for key, value in folders.items()}}
         if self.synthetic_of(cell):
             settings["synthetic_per_class"] = self.synthetic_of(cell)
