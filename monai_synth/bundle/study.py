@@ -79,7 +79,7 @@ def overlay_root(workflow: ConfigWorkflow) -> Path:
 
 
 def is_up_to_date(quality: Mapping[str, Any], parser: ConfigParser) -> bool:
-    """Whether a pool was judged by the encoder and the method of today, and all of its images.
+    """Whether a pool was judged by the encoder, the method and the settings of today, and all of its images.
 
     Args:
         quality: content of its quality.json.
@@ -88,8 +88,10 @@ def is_up_to_date(quality: Mapping[str, Any], parser: ConfigParser) -> bool:
     drawn = load_datalist(Path(parser.get_parsed_content("synthetic_dir")) / "datalist.json")
     judged = sum(numbers["num_synthetic"] for numbers in quality["classes"].values())
     own = encoder_fingerprint(parser.get_parsed_content("encoder"))
-    same = quality["encoder"]["fingerprint"] == own and quality.get("method") == METHOD
-    return bool(same and judged == len(drawn))
+    asked = {"method": METHOD, "reference_roles": list(parser.get_parsed_content("reference_roles"))}
+    asked["bootstrap_samples"] = parser.get_parsed_content("bootstrap_samples")
+    same = quality["encoder"]["fingerprint"] == own and all(quality.get(key) == asked[key] for key in asked)
+    return same and judged == len(drawn)
 
 
 class _Runs:

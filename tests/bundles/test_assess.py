@@ -36,6 +36,7 @@ def test_an_assessment_judges_and_reports(settings, encoder, tmp_path):
     datalist = read_json(out / "datalist.json")
     reference = sum(r["role"] in ("train", "val") for part in ("training", "validation") for r in datalist[part])
     assert found["pooled"]["num_real"] == reference
+    assert (found["reference_roles"], found["bootstrap_samples"]) == (["train", "val"], 10)
     page = (out / "report.html").read_text()
     assert "<script" not in page and "&lt;script&gt;" in page
     assert "http" not in page.replace("https://arxiv.org", "") and "not tested" in page
