@@ -190,7 +190,8 @@ class _Runs:
                     f"The arm {cell.arm!r}, its overlay or the grid sets {with_nearest(unknown, known)}, which no "
                     "config of the bundle has."
                 )
-            kind = digest([{k: v for k, v in cell.settings.items() if k not in ("seed", "fold")}, cell.overlays])
+            settings = {key: value for key, value in cell.settings.items() if key not in ("seed", "fold")}
+            kind = digest([settings, cell.overlays, cell.own])
             if kind not in seen:
                 seen.add(kind)
                 check_settings(self.nested(cell))

@@ -100,6 +100,15 @@ def test_a_study_runs_shares_and_goes_on(settings):
         ({"controls": "false"}, "controls is 'false'. It can be False, True"),
         ({"bootstrap_samples": "many"}, "bootstrap_samples is 'many'. It must be a whole number from 10"),
         ({"judge_images": True, "encoder": "dino"}, "There is no encoder 'dino'"),
+        (
+            {
+                "arms": {
+                    name: {"mixing": "none", "network_def::name": network}
+                    for name, network in (("real", "test_resnet"), ("other network", "resnet1"))
+                }
+            },
+            "timm has no model 'resnet1'",
+        ),
         ({"reference_arm": "nothing"}, "reference_arm is 'nothing', but the arms are 'real'"),
         ({"arms": {"real": {"mixing": "none", "overlay": "no.yaml"}}}, "There is no overlay no.yaml"),
     ],
