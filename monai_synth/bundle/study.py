@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,7 @@ class _Runs:
         self.generator_keys -= {"images_per_class"}
         self.base = plain_settings(train)
         self.base |= {key: value for key, value in plain_settings(workflow.parser.config).items() if key in self.base}
+        self.fingerprint = cache(encoder_fingerprint)  # of files that may be large
         self.pools: dict[str, int] = {}  # the most synthetic images of a class that a run of the pool needs
         for cell in cells:
             pool = self.pool_of(cell)
@@ -142,6 +144,7 @@ class _Runs:
         pool = self.folder / self.pool_of(cell)
         arm_dir = pool / "classifier" / cell.name
         folders = {"output_dir": pool, "arm_dir": arm_dir, "evaluation_dir": arm_dir / "evaluation"}
+        folders |= self.own_filter(cell)
         quiet: dict[str, Any] = {"baseline": ""}
         if "sample_every" not in self.workflow.parser.config:
             # nobody looks at the sample grids of a hundred fine-tunings, which take as long as these themselves
@@ -152,6 +155,20 @@ class _Runs:
             settings["images_per_class"] = self.pools[self.pool_of(cell)]
         overlays = [str(overlay_path(path, overlay_root(self.workflow))) for path in cell.overlays]
         return nested_workflow(self.workflow, ["train", *overlays, *more], **settings)
+
+    def own_filter(self, cell: Cell) -> dict[str, Path]:
+        """The `filter_dir` of a run where the usual folder of its pool is that of a filter with other limits."""
+        settings = {**self.base, **cell.settings}
+        usual = self.folder / self.pool_of(cell) / FOLDERS["filter"].format(**settings)
+        record = usual / "run.json"
+        if not self.synthetic_of(cell) or settings["filter"] == "none" or not record.is_file():
+            return {}
+        own = {"filter_quantile": settings["filter_quantile"]}
+        own["encoder_fingerprint"] = self.fingerprint(settings["encoder"])
+        noted = read_json(record)["settings"]
+        if all(noted.get(key) == value for key, value in own.items()):
+            return {}
+        return {"filter_dir": usual.with_name(f"{usual.name}_{digest(own)[:8]}")}
 
     def adopt_adapter(self, cell: Cell) -> None:
         """Copies the adapter of another pool of the study that was made with the same settings, where there is one."""

@@ -8,6 +8,7 @@ from monai_synth.bundle.study import _Runs, is_up_to_date
 from monai_synth.bundle.study_plan import plan
 from monai_synth.data import save_datalist
 from monai_synth.networks.feature_encoder import encoder_fingerprint
+from monai_synth.utils import write_json
 
 CONFIGS = Path(__file__).resolve().parents[2] / "bundles" / "colon" / "configs"
 
@@ -49,3 +50,20 @@ def test_images_are_judged_anew_where_another_encoder_role_or_number_of_samples_
         "classes": {"benign": {"num_synthetic": 1}},
     }
     assert is_up_to_date(quality, ConfigParser({"synthetic_dir": str(tmp_path), **asked, **change})) == same
+
+
+def test_a_filter_keeps_the_usual_folder_unless_that_is_another_ones(tmp_path):
+    arms = {"filtered": {"mixing": "synthetic", "filter": "standard"}, "real": {"mixing": "none"}}
+    arms |= {"colors": {**arms["filtered"], "encoder": "nano+colors"}}
+    runs = runs_of(tmp_path, {"seed": [0], "filter_quantile": [0.2, 0.05]}, arms)
+
+    def folders():
+        parsers = [runs.nested(cell).parser for cell in runs.cells if cell.arm != "real"]
+        return [Path(parser.get_parsed_content("synthetic_datalist")).parent.name for parser in parsers]
+
+    assert folders() == ["filter_standard"] * 4  # whichever comes first has it, as in studies of one filter
+    made = {"filter_quantile": 0.05, "encoder_fingerprint": encoder_fingerprint("nano")}
+    write_json(tmp_path / "seed0" / "filter_standard" / "run.json", {"settings": made})
+    names = folders()
+    assert names[2] == "filter_standard" and len(set(names)) == 4
+    assert all(name.startswith("filter_standard") for name in names)

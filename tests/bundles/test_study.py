@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from monai_synth.bundle import filtering
 from monai_synth.report import write_report
 from monai_synth.utils import read_json, write_json
 from tests.bundles.running import CONFIGS, SMALL, root_message, run
@@ -204,6 +205,25 @@ def test_a_study_judges_on_another_data_set_and_its_images_too(settings, image_f
         write_json(path, content)
     run("study", settings, **given)  # judges anew what another version of the encoder has judged, and nothing else
     assert read_json(first) == judged[first] and read_json(second)["marked"] == 1
+
+
+def test_filters_of_other_limits_have_folders_of_their_own_in_one_pool(settings, encoder, monkeypatch):
+    monkeypatch.setattr(filtering, "failing", lambda *args: [None] * len(args[4].labels))  # all pass
+    folder = Path(settings["output_dir"])
+    arms = {"real": {"mixing": "none"}, "filtered": {"mixing": "synthetic", "filter": "copies"}}
+    given = {"arms": arms, "encoder": str(encoder)}
+    given["grid"] = {"seed": [0], "filter_quantile": [0.05, 0.2], "synthetic_per_class": [2]}
+    run("study", settings, **given)
+    rows = [row for row in rows_of(folder) if row["arm"] == "filtered"]
+    assert [row["filter_quantile"] for row in rows] == ["0.05", "0.2"]
+    notes = {path: read_json(path) for path in folder.glob("*/filter_copies*/run.json")}
+    assert {note["settings"]["filter_quantile"] for note in notes.values()} == {0.05, 0.2} and len(notes) == 2
+    identities = {note["settings"]["filter_quantile"]: note["identity"] for note in notes.values()}
+    for row in rows:  # each has learned from the images of its own filter
+        record = read_json(folder / row["folder"] / "run.json")
+        assert record["upstream"]["filter"] == identities[float(row["filter_quantile"])]
+    run("study", settings, **given)  # makes nothing anew
+    assert {path: read_json(path) for path in notes} == notes
 
 
 def test_an_overlay_wins_over_grid_and_study_and_draws_its_own_pool(settings, tmp_path):
