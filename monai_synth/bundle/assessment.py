@@ -73,6 +73,7 @@ def assess(store: FeatureStore, records: Sequence[Record]) -> dict[str, Any]:
         "encoder": {"name": parser.get_parsed_content("encoder"), "fingerprint": store.encoder},
         "method": METHOD,
         "reference_roles": list(roles),
+        "bootstrap_samples": parser.get_parsed_content("bootstrap_samples"),
         **found,
         "agreement": agreement,
     }

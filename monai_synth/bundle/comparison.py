@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -100,7 +101,7 @@ def choose_arm(arms: Sequence[str], names: Sequence[str], folders: Sequence[Path
         output_dir / "choice.json",
         {
             "chosen": arms[chosen],
-            "folder": folders[chosen].parent.relative_to(output_dir).as_posix(),
+            "folder": Path(os.path.relpath(folders[chosen].parent, output_dir)).as_posix(),  # --arm_dir is anywhere
             "validation": dict(zip(arms, values)),
             "num_images": scores[0]["num_images"],
         },

@@ -30,7 +30,10 @@ def nested_workflow(workflow: ConfigWorkflow, configs: list[str], **override: An
     nested.parser.update(shared_components(workflow, nested, configs[0]))
     for path in paths[1:]:
         nested.parser.update(ConfigParser.load_config_file(path))
-    nested.parser.update({**shared_settings(workflow, nested), **override})
+    settings = shared_settings(workflow, nested)
+    for key in other_folders(workflow.parser.config, override):
+        settings.pop(key, None)
+    nested.parser.update({**settings, **override})
     return nested
 
 
@@ -60,3 +63,16 @@ def shared_settings(workflow: ConfigWorkflow, nested: ConfigWorkflow) -> dict[st
     for key in ("bundle_root", "output_dir"):
         settings[key] = workflow.parser.get_parsed_content(key)
     return settings
+
+
+def other_folders(config: Any, override: dict[str, Any]) -> list[str]:
+    """The folders that a config names for its own classifier and evaluation, and that another one may not have.
+
+    Args:
+        config: that is running.
+        override: settings that differ in the nested one.
+    """
+    if override.get("mixing", config.get("mixing")) != config.get("mixing"):
+        return ["arm_dir", "evaluation_dir"]
+    own_role = config.get("test_role", "test")
+    return ["evaluation_dir"] if override.get("test_role", own_role) != own_role else []

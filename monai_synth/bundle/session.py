@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import itertools
 import json
 import sys
 from collections.abc import Iterable, Mapping
@@ -135,6 +136,28 @@ def check_keys(workflow: ConfigWorkflow) -> None:
     raise ValueError(
         f"No config in {workflow.config_root_path} has the key {with_nearest(unknown, known)}. "
         f"What may be set stands at the top of each config there."
+    )
+
+
+def check_own_keys(workflow: ConfigWorkflow, name: str) -> None:
+    """Refuses keys that a config itself does not have, where it runs no other one that could have them.
+
+    Args:
+        workflow: the one that is running.
+        name: of the config.
+
+    Raises:
+        ValueError: names every such key, the nearest one and all settings that the config has.
+    """
+    path, config = workflow.config_root_path / f"{name}.json", workflow.parser.config
+    own = ConfigParser.load_config_file(path)
+    other = [key for key in config if key not in {*own, *RESERVED}]
+    if not other:
+        return
+    top = itertools.takewhile(lambda key: not isinstance(own[key], dict), own)  # settings stand above components
+    raise ValueError(
+        f"{path} does not have the key {with_nearest(other, set(own))}. What may be set is "
+        f"{', '.join(key for key in top if key not in RESERVED)}."
     )
 
 

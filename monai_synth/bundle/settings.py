@@ -19,6 +19,7 @@ from ..inferers.sampling import check_start
 from ..metrics.filters import FILTERS
 from ..transforms.macenko import METHODS
 from ..utils import processes
+from .arms_check import check_arms
 from .classifier_check import check_classifier
 from .session import check_kept, plain_settings
 
@@ -41,9 +42,11 @@ NUMBERS: dict[str, tuple[type, float, float]] = {
     "adapter_learning_rate": (float, 1e-8, 1.0),
     "sample_every": (int, 0, 10**6),
     "prompt_dropout": (float, 0.0, 1.0),
+    "min_snr_gamma": (float, 1e-3, 1e6),
     "prior_images": (int, 0, 10**6),
     "prior_weight": (float, 0.0, 100.0),
     "images_per_class": (int, 1, 10**7),
+    "synthetic_per_class": (int, 1, 10**7),
     "guidance_scale": (float, 0.0, 50.0),
     "num_inference_steps": (int, 1, 1000),
     "start_sigma": (float, 0.05, 1000.0),
@@ -62,11 +65,15 @@ NUMBERS: dict[str, tuple[type, float, float]] = {
     "phantoms_per_class": (int, 1, 10**6),
     "phantom_patients": (int, 1, 10**6),
 }
-OPTIONAL = ("lora_alpha", "ema_decay", "real_weight", "real_share", "start_sigma")  # may be null
+OPTIONAL = (  # may be null
+    *("lora_alpha", "ema_decay", "min_snr_gamma", "synthetic_per_class", "real_weight", "real_share", "start_sigma"),
+)
+NONE_USED = ("synthetic_per_class", 0)  # what an arm without synthetic images may say, as in a study's grid
 CHOICES: dict[str, tuple[Any, ...]] = {
     "adapter_scope": ("dataset", "class", "none"),
     "classifier_amp": (None, "bfloat16"),
     "mixing": MIXING,
+    "baseline": ("", None, *MIXING),  # none is compared with where it is empty
     "filter": tuple(FILTERS),
     "normalize_stain": METHODS,
     "scheduler": ("dpmsolver++", "dpmsolver++_trailing", "unipc", "ddim", "lcm", "pndm", "euler"),
@@ -115,6 +122,7 @@ def check_settings(workflow: ConfigWorkflow) -> None:
         "classifier" in settings and workflow.parser.get("arm_dir") is not None
     ):  # elsewhere network_def is another network
         check_classifier(workflow.parser.config)
+    check_arms(workflow.parser)
     check_threads(settings.get("num_threads"))
     check_device(workflow.parser.get_parsed_content("device"))
     check_compile(settings, workflow.parser)
@@ -136,13 +144,20 @@ def check_values(workflow: ConfigWorkflow) -> None:
     """
     check_kept(workflow)
     config: Any = workflow.parser.config
-    for name, value in plain_settings(config).items():
-        if name in NUMBERS and not (value is None and name in OPTIONAL):
+    settings = plain_settings(config)
+    for name, value in settings.items():
+        unused = (name, value) == NONE_USED and settings.get("mixing") == "none"
+        if name in NUMBERS and not (value is None and name in OPTIONAL) and not unused:
             check_number(name, value)
-        if name in CHOICES and value not in CHOICES[name]:
+        if name in CHOICES and not is_one_of(value, CHOICES[name]):
             raise ValueError(f"{name} is {value!r}. It can be {', '.join(map(repr, CHOICES[name]))}.")
     if "reference_roles" in config:  # also those of an expression: no wall is passed by one
         check_reference_roles(workflow.parser.get_parsed_content("reference_roles"))
+
+
+def is_one_of(value: Any, choices: tuple[Any, ...]) -> bool:
+    """Whether a value is among the choices; 0 and 1, which Python holds equal to False and True, are not."""
+    return any(value == choice and isinstance(value, bool) == isinstance(choice, bool) for choice in choices)
 
 
 def check_reference_roles(roles: Any) -> None:

@@ -75,7 +75,9 @@ def stage_of(workflow: ConfigWorkflow, name: str, folder: Path) -> Stage:
 
 
 def folder_of(name: str, settings: dict[str, Any]) -> str:
-    """The folder of a stage within `output_dir`."""
+    """The folder of a stage within `output_dir`, or the absolute path that `filter_dir` names for the filter."""
+    if name == "filter" and "filter_dir" in settings:
+        return str(Path(settings["filter_dir"]).resolve())
     return FOLDERS[name].format(**settings)
 
 

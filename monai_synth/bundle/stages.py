@@ -18,7 +18,7 @@ from .errors import speak_plainly
 from .machine import use_device, use_threads
 from .nesting import nested_workflow
 from .pool import check_drawn
-from .session import check_keys, plain_settings, running_workflow
+from .session import check_keys, check_own_keys, plain_settings, running_workflow
 from .stage_identity import FOLDERS, folder_of, stage_of, upstream_of
 from .stage_record import Stage
 
@@ -203,7 +203,7 @@ def bring_prior_up_to_date(workflow: ConfigWorkflow) -> None:
         start_sigma=None,
         attributes={},
         few_step_adapter=None,
-        **(WITHOUT_FEW_STEPS if settings["few_step_adapter"] else {}),
+        **(WITHOUT_FEW_STEPS if settings.get("few_step_adapter") else {}),  # assess.json does not have it
     )
     nested.parser.parse(reset=True)
     if not processes.agreed(stage_of(nested, "generate", folder).complete()):
@@ -219,15 +219,24 @@ def execute(workflow: ConfigWorkflow) -> None:
 
 
 def begin_inference(model_path: str) -> None:
-    """First call of inference.json: checks the keys and that there is a model.
+    """First call of inference.json: checks keys and values, and that there is a model.
 
     Raises:
+        TypeError: for a text where a number belongs.
+        ValueError: for a key that inference.json does not have, or a value that cannot be.
         FileNotFoundError: when the bundle has no model yet.
     """
+    from .settings import check_device, check_threads, check_values
+
     speak_plainly()
     workflow = running_workflow()
     if workflow is not None:
-        check_keys(workflow)
+        check_own_keys(workflow, "inference")
+        check_values(workflow)
+        number = plain_settings(workflow.parser.config).get("num_threads")
+        check_threads(number)
+        check_device(workflow.parser.get_parsed_content("device"))
+        use_threads(number)
     if not Path(model_path).is_file():
         raise FileNotFoundError(f"There is no model {model_path}. Run train.json first, or name one with --model_path.")
 

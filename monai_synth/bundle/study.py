@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import gc
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from ..data.records import class_names_of, load_datalist, select
 from ..handlers.progress import without_progress
-from ..networks.feature_encoder import encoder_fingerprint
+from ..networks.feature_encoder import encoder_fingerprint, encoder_weights
 from ..report.figures import draw_real_and_synthetic
 from ..report.page import write_report
 from ..report.study import NUMBERS, VALIDATION
@@ -28,7 +30,7 @@ from .nesting import nested_workflow
 from .preparation import prepare_data
 from .provenance import check_judges
 from .session import digest, known_keys, plain_settings, with_nearest
-from .settings import check_settings
+from .settings import check_number, check_settings
 from .stage_identity import FOLDERS, OF_SAMPLES, stage_of
 from .stage_record import Stage
 from .stages import execute, is_complete, required_workflow
@@ -79,7 +81,7 @@ def overlay_root(workflow: ConfigWorkflow) -> Path:
 
 
 def is_up_to_date(quality: Mapping[str, Any], parser: ConfigParser) -> bool:
-    """Whether a pool was judged by the encoder and the method of today, and all of its images.
+    """Whether a pool was judged by the encoder, the method and the settings of today, and all of its images.
 
     Args:
         quality: content of its quality.json.
@@ -88,8 +90,10 @@ def is_up_to_date(quality: Mapping[str, Any], parser: ConfigParser) -> bool:
     drawn = load_datalist(Path(parser.get_parsed_content("synthetic_dir")) / "datalist.json")
     judged = sum(numbers["num_synthetic"] for numbers in quality["classes"].values())
     own = encoder_fingerprint(parser.get_parsed_content("encoder"))
-    same = quality["encoder"]["fingerprint"] == own and quality.get("method") == METHOD
-    return bool(same and judged == len(drawn))
+    asked = {"method": METHOD, "reference_roles": list(parser.get_parsed_content("reference_roles"))}
+    asked["bootstrap_samples"] = parser.get_parsed_content("bootstrap_samples")
+    same = quality["encoder"]["fingerprint"] == own and all(quality.get(key) == asked[key] for key in asked)
+    return same and judged == len(drawn)
 
 
 class _Runs:
@@ -107,10 +111,11 @@ class _Runs:
         self.generator_keys -= {"images_per_class"}
         self.base = plain_settings(train)
         self.base |= {key: value for key, value in plain_settings(workflow.parser.config).items() if key in self.base}
+        self.fingerprint = cache(encoder_fingerprint)  # of files that may be large
         self.pools: dict[str, int] = {}  # the most synthetic images of a class that a run of the pool needs
         for cell in cells:
             pool = self.pool_of(cell)
-            self.pools[pool] = max(self.pools.get(pool, 0), self.synthetic_of(cell))
+            self.pools[pool] = max(self.pools.get(pool, 0), self.drawn_for(cell))
 
     def pool_of(self, cell: Cell) -> str:
         """Name of the folder that a run shares with others."""
@@ -122,31 +127,60 @@ class _Runs:
         return pool_name({**cell.components, **cell.settings}, keys)
 
     def synthetic_of(self, cell: Cell) -> int:
-        """Synthetic images of each class that a run needs."""
+        """Synthetic images of each class that a run needs.
+
+        Raises:
+            TypeError: for a text where a number belongs.
+            ValueError: for a number out of its range.
+        """
         settings = {**self.base, **cell.settings}
         if settings["mixing"] in WITHOUT_SYNTHETIC:
             return 0
-        return int(settings["synthetic_per_class"] or settings["images_per_class"])
+        name = "synthetic_per_class" if settings["synthetic_per_class"] else "images_per_class"
+        check_number(name, settings[name])  # the pool is made as large, which would be checked in its place
+        return int(settings[name])
+
+    def drawn_for(self, cell: Cell) -> int:
+        """Synthetic images of each class that a run's pool must have: none where the run takes images from elsewhere."""
+        own = {**plain_settings(self.workflow.parser.config), **cell.settings}
+        return 0 if "synthetic_datalist" in own else self.synthetic_of(cell)
 
     def nested(self, cell: Cell, *more: str) -> ConfigWorkflow:
         """The run's config, with `more` configs over it."""
         pool = self.folder / self.pool_of(cell)
         arm_dir = pool / "classifier" / cell.name
         folders = {"output_dir": pool, "arm_dir": arm_dir, "evaluation_dir": arm_dir / "evaluation"}
-        # nobody looks at the sample grids of a hundred fine-tunings, which take as long as these themselves
-        quiet = {"baseline": "", "sample_every": 0}
+        folders |= self.own_filter(cell)
+        quiet: dict[str, Any] = {"baseline": ""}
+        if "sample_every" not in self.workflow.parser.config:
+            # nobody looks at the sample grids of a hundred fine-tunings, which take as long as these themselves
+            quiet["sample_every"] = 0
         settings = {**quiet, **cell.own, **cell.settings, **{key: str(value) for key, value in folders.items()}}
         if self.synthetic_of(cell):
             settings["synthetic_per_class"] = self.synthetic_of(cell)
-            settings["images_per_class"] = self.pools[self.pool_of(cell)]
+            settings["images_per_class"] = self.pools[self.pool_of(cell)] or self.synthetic_of(cell)
         overlays = [str(overlay_path(path, overlay_root(self.workflow))) for path in cell.overlays]
         return nested_workflow(self.workflow, ["train", *overlays, *more], **settings)
+
+    def own_filter(self, cell: Cell) -> dict[str, Path]:
+        """The `filter_dir` of a run where the usual folder of its pool is that of a filter with other limits."""
+        settings = {**self.base, **cell.settings}
+        usual = self.folder / self.pool_of(cell) / FOLDERS["filter"].format(**settings)
+        record = usual / "run.json"
+        if not self.synthetic_of(cell) or settings["filter"] == "none" or not record.is_file():
+            return {}
+        own = {"filter_quantile": settings["filter_quantile"]}
+        own["encoder_fingerprint"] = self.fingerprint(settings["encoder"])
+        noted = read_json(record)["settings"]
+        if all(noted.get(key) == value for key, value in own.items()):
+            return {}
+        return {"filter_dir": usual.with_name(f"{usual.name}_{digest(own)[:8]}")}
 
     def adopt_adapter(self, cell: Cell) -> None:
         """Copies the adapter of another pool of the study that was made with the same settings, where there is one."""
         target = self.folder / self.pool_of(cell) / FOLDERS["train_diffusion"]
         settings = {**self.base, **cell.settings}
-        if target.exists() or not self.synthetic_of(cell) or settings["adapter_scope"] == "none":
+        if target.exists() or not self.drawn_for(cell) or settings["adapter_scope"] == "none":
             return
         if settings["prior_images"]:  # whose images would be needed as well
             return
@@ -168,6 +202,7 @@ class _Runs:
         Raises:
             ValueError: for a setting that cannot be, a class with too few images for the shots, or synthetic images
                 made of real ones that judge; names them.
+            FileNotFoundError: for an encoder that is not there.
         """
         known = known_keys(self.workflow.config_root_path)
         seen = set()
@@ -178,10 +213,14 @@ class _Runs:
                     f"The arm {cell.arm!r}, its overlay or the grid sets {with_nearest(unknown, known)}, which no "
                     "config of the bundle has."
                 )
-            kind = digest([{k: v for k, v in cell.settings.items() if k not in ("seed", "fold")}, cell.overlays])
+            settings = {key: value for key, value in cell.settings.items() if key not in ("seed", "fold")}
+            kind = digest([settings, cell.overlays, cell.own])
             if kind not in seen:
                 seen.add(kind)
                 check_settings(self.nested(cell))
+        if self.workflow.parser.get_parsed_content("judge_images"):
+            for cell in self.drawing().values():
+                encoder_weights(str({**self.base, **cell.settings}["encoder"]))
         for pool in self.pools:
             members = [cell for cell in self.cells if self.pool_of(cell) == pool]
             if all(is_complete(self.folder / pool / "classifier" / cell.name) for cell in members):
@@ -192,8 +231,8 @@ class _Runs:
                     check_judges(self.nested(cell))
 
     def drawing(self) -> dict[str, Cell]:
-        """A run of each pool that has synthetic images, by the pool's name."""
-        return {self.pool_of(cell): cell for cell in self.cells if self.synthetic_of(cell)}
+        """A run of each pool that synthetic images are drawn in, by the pool's name."""
+        return {self.pool_of(cell): cell for cell in self.cells if self.drawn_for(cell)}
 
     def draw_images(self) -> None:
         """Draws `real_and_synthetic.png` of every pool that has none yet: shots above, synthetic images below."""
@@ -242,6 +281,7 @@ class _Runs:
                 nested.parser.update({"test_role": role, "evaluation_dir": str(folder)})
                 execute(nested)
             release_folder(self.folder / self.pool_of(cell))
+            gc.collect()  # MONAI's engines refer to themselves and would hold the images of many runs
         metrics = read_json(files["test"])
         judged_elsewhere = read_json(files["external"]) if external else {}
         settings = {"synthetic_per_class": self.synthetic_of(cell), **cell.settings}

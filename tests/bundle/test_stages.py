@@ -7,7 +7,7 @@ from monai.bundle import ConfigWorkflow
 from monai_synth.bundle import stages
 from monai_synth.bundle.stage_identity import needs_base
 from monai_synth.bundle.stage_record import Stage, changed
-from monai_synth.bundle.stages import bring_prior_up_to_date, current_stage
+from monai_synth.bundle.stages import bring_prior_up_to_date, bring_up_to_date, current_stage
 from monai_synth.utils import read_json
 
 
@@ -93,6 +93,20 @@ def test_the_baseline_does_not_depend_on_a_generator():
 def test_stages_belong_into_a_config(tmp_path):
     with pytest.raises(RuntimeError, match=r"finish\(\) belongs into a bundle config"):
         current_stage("train", tmp_path)
+
+
+def test_an_assessment_of_an_empty_folder_draws_the_prior_that_it_names(monkeypatch, tmp_path):
+    configs = Path(__file__).resolve().parents[2] / "bundles" / "colon" / "configs"
+    workflow = ConfigWorkflow(str(configs / "assess.json"), logging_file=False)
+    workflow.parser.update({"prior_images": 4, "output_dir": str(tmp_path)})
+    ran = []
+    monkeypatch.setattr(stages, "execute", ran.append)
+    bring_up_to_date(workflow, "generate")
+    prior, fine_tuning, drawing = (nested.parser for nested in ran)
+    default = ConfigWorkflow(str(configs / "generate.json"), logging_file=False).parser
+    for name in ("num_inference_steps", "guidance_scale", "scheduler"):
+        assert prior[name] == drawing[name] == default[name]
+    assert prior["images_per_class"] == fine_tuning["prior_images"] == 4
 
 
 @pytest.mark.parametrize("config", ["train_diffusion", "train"])

@@ -9,6 +9,7 @@ from diffusers import StableDiffusionPipeline
 from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.bundle import run as run_bundle
 
+from monai_synth.bundle.comparison import chosen_arm
 from monai_synth.data import is_marked_synthetic, load_datalist, shots_and_prior
 from monai_synth.utils import read_json, release_folder, sha256_of
 from tests.bundles.running import CONFIGS, ROOT, files_of, root_message, run
@@ -97,6 +98,23 @@ def test_a_baseline_of_other_settings_is_refused_before_anything_is_trained(sett
     assert "test_resnet_none was made with other settings" in root_message(error)
     assert "classifier_steps: 3 -> 4" in root_message(error)
     assert not (Path(settings["output_dir"]) / "adapter").exists()
+
+
+def test_folders_of_ones_own_are_for_the_main_classifier_and_its_test_images_alone(settings, tmp_path):
+    own = {"arm_dir": str(tmp_path / "mine"), "evaluation_dir": str(tmp_path / "judged")}
+    run("train", settings, **own)
+    out, arms = Path(settings["output_dir"]), sorted(path.parent for path in tmp_path.rglob("model.pt"))
+    baseline = out / "classifier" / "test_resnet_none"
+    assert arms == [tmp_path / "mine", Path(settings["model_path"]).parent, baseline]
+    mixings = [read_json(arm / "run.json")["settings"]["mixing"] for arm in (tmp_path / "mine", baseline)]
+    assert mixings == ["real+synthetic", "none"]
+    judged = [tmp_path / "judged", baseline / "evaluation", tmp_path / "mine" / "evaluation_val"]
+    judged.append(baseline / "evaluation_val")
+    assert sorted(path.parent for path in tmp_path.rglob("metrics.json")) == sorted(judged)
+    provenance = [read_json(folder / "metrics.json")["mixing"] for folder in judged]
+    assert provenance == ["real+synthetic", "none", "real+synthetic", "none"]
+    chosen = chosen_arm(own["arm_dir"], settings["output_dir"])
+    assert Path(chosen).resolve() in (tmp_path / "mine", baseline) and (Path(chosen) / "model.pt").is_file()
 
 
 def test_inference_normalizes_stains_as_training_did(settings):

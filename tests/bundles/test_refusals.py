@@ -32,6 +32,28 @@ from tests.bundles.running import CONFIGS, ROOT, root_message, run
             "it as Python: --prompt_template \"'histology, {phrase}'\";",
         ),
         ({"ema_decay": 2}, "ema_decay is 2. It must lie between 0 and 0.999999"),
+        ({"min_snr_gamma": 0}, "min_snr_gamma is 0. It must lie between 0.001 and 1e+06"),
+        ({"min_snr_gamma": -5.0}, "min_snr_gamma is -5.0. It must lie between 0.001 and 1e+06"),
+        ({"synthetic_per_class": -5}, "synthetic_per_class is -5. It must lie between 1 and 1e+07"),
+        ({"synthetic_per_class": 0}, "synthetic_per_class is 0. It must lie between 1 and 1e+07"),
+        ({"synthetic_per_class": 2.5}, "synthetic_per_class is 2.5. It must be a whole number from 1"),
+        (
+            {"baseline": "nonee"},
+            "baseline is 'nonee'. It can be '', None, 'none', 'synthetic', 'real+synthetic', 'fill-up'",
+        ),
+        ({"filter": "standard", "encoder": "nanno"}, "There is no encoder 'nanno'"),
+        (
+            {"mixing": "none", "baseline": "synthetic", "filter": "copies", "encoder": "nanno"},
+            "There is no encoder 'nanno'",
+        ),
+        ({"real_roles": ["shots", "test"]}, "real_roles is ['shots', 'test']. It is a list of 'shots' or 'train', or"),
+        ({"real_roles": "all"}, "real_roles is 'all'. It is a list of 'shots' or 'train', or of both. Images of other"),
+        ({"real_roles": []}, "real_roles is []. It is a list of 'shots' or 'train'"),
+        (
+            {"synthetic_per_class": 500},
+            "synthetic_per_class is 500, but of each class 3 images would be drawn. Generate more (--images_per_class "
+            "500) or ask for fewer (--synthetic_per_class 3).",
+        ),
         ({"attributes": {"stain": []}}, "It must give a list of phrases for each name"),
         ({"fold": 7}, "fold is 7, but there are 5 folds"),
         ({"mixing": "real"}, "mixing is 'real'. It can be 'none', 'synthetic', 'real+synthetic'"),
@@ -69,6 +91,36 @@ def test_bad_settings_stop_before_anything_is_written(settings, change, words):
         run("train", settings, **change)
     assert words in root_message(error)
     assert not list(Path(settings["output_dir"]).rglob("*.json"))[1:]  # the lock's note alone
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            {"seed": 1, "shots": 5},
+            "inference.json does not have the key 'seed', 'shots'. What may be set is bundle_root, dataset_dir, "
+            "output_dir, device, num_threads, classifier, classifier_size, normalize_stain, batch_size, model_path, "
+            "class_names",
+        ),
+        ({"encoder_batch_size": 5}, "does not have the key 'encoder_batch_size' (did you mean 'batch_size'?)"),
+        ({"batch_size": 0}, "batch_size is 0. It must lie between 1 and 4096"),
+        ({"normalize_stain": "reinhard"}, "normalize_stain is 'reinhard'. It can be"),
+        ({"num_threads": 0}, "num_threads is 0. It can be a whole number from 1"),
+        ({"device": "cuda:64"}, "device is 'cuda:64', but torch sees"),
+    ],
+)
+def test_inference_refuses_what_it_would_not_heed(tmp_path, change, words):
+    with pytest.raises(RuntimeError) as error:
+        run("inference", {"output_dir": str(tmp_path), "model_path": str(tmp_path / "model.pt"), **change})
+    assert words in root_message(error)
+
+
+def test_inference_computes_with_the_threads_that_it_is_given(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr("monai_synth.bundle.stages.use_threads", asked.append)
+    with pytest.raises(RuntimeError) as error:
+        run("inference", {"output_dir": str(tmp_path), "model_path": str(tmp_path / "no.pt"), "num_threads": 3})
+    assert asked == [3] and "There is no model" in root_message(error)
 
 
 def test_bad_folders_stop_before_anything_long(settings, image_folder):

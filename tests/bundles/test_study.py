@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from monai_synth.bundle import filtering
 from monai_synth.report import write_report
 from monai_synth.utils import read_json, write_json
 from tests.bundles.running import CONFIGS, SMALL, root_message, run
@@ -95,8 +96,20 @@ def test_a_study_runs_shares_and_goes_on(settings):
         ({"grid": {"shots": 5}}, "must be a list of values"),
         ({"grid": {"shot": [5]}}, "sets 'shot' (did you mean 'shots'?), which no config"),
         ({"grid": {"rank": [0]}}, "rank is 0. It must lie between 1 and 1024"),
+        ({"grid": {"synthetic_per_class": [-5]}}, "synthetic_per_class is -5. It must lie between 1 and 1e+07"),
+        ({"grid": {"synthetic_per_class": ["all"]}}, "synthetic_per_class is 'all'. It must be a whole number from 1"),
         ({"controls": "false"}, "controls is 'false'. It can be False, True"),
         ({"bootstrap_samples": "many"}, "bootstrap_samples is 'many'. It must be a whole number from 10"),
+        ({"judge_images": True, "encoder": "dino"}, "There is no encoder 'dino'"),
+        (
+            {
+                "arms": {
+                    name: {"mixing": "none", "network_def::name": network}
+                    for name, network in (("real", "test_resnet"), ("other network", "resnet1"))
+                }
+            },
+            "timm has no model 'resnet1'",
+        ),
         ({"reference_arm": "nothing"}, "reference_arm is 'nothing', but the arms are 'real'"),
         ({"arms": {"real": {"mixing": "none", "overlay": "no.yaml"}}}, "There is no overlay no.yaml"),
     ],
@@ -192,6 +205,25 @@ def test_a_study_judges_on_another_data_set_and_its_images_too(settings, image_f
         write_json(path, content)
     run("study", settings, **given)  # judges anew what another version of the encoder has judged, and nothing else
     assert read_json(first) == judged[first] and read_json(second)["marked"] == 1
+
+
+def test_filters_of_other_limits_have_folders_of_their_own_in_one_pool(settings, encoder, monkeypatch):
+    monkeypatch.setattr(filtering, "failing", lambda *args: [None] * len(args[4].labels))  # all pass
+    folder = Path(settings["output_dir"])
+    arms = {"real": {"mixing": "none"}, "filtered": {"mixing": "synthetic", "filter": "copies"}}
+    given = {"arms": arms, "encoder": str(encoder)}
+    given["grid"] = {"seed": [0], "filter_quantile": [0.05, 0.2], "synthetic_per_class": [2]}
+    run("study", settings, **given)
+    rows = [row for row in rows_of(folder) if row["arm"] == "filtered"]
+    assert [row["filter_quantile"] for row in rows] == ["0.05", "0.2"]
+    notes = {path: read_json(path) for path in folder.glob("*/filter_copies*/run.json")}
+    assert {note["settings"]["filter_quantile"] for note in notes.values()} == {0.05, 0.2} and len(notes) == 2
+    identities = {note["settings"]["filter_quantile"]: note["identity"] for note in notes.values()}
+    for row in rows:  # each has learned from the images of its own filter
+        record = read_json(folder / row["folder"] / "run.json")
+        assert record["upstream"]["filter"] == identities[float(row["filter_quantile"])]
+    run("study", settings, **given)  # makes nothing anew
+    assert {path: read_json(path) for path in notes} == notes
 
 
 def test_an_overlay_wins_over_grid_and_study_and_draws_its_own_pool(settings, tmp_path):
