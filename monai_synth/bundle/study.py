@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import gc
+import logging
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -141,7 +141,7 @@ class _Runs:
         return int(settings[name])
 
     def drawn_for(self, cell: Cell) -> int:
-        """Synthetic images of each class that a run's pool must have: none where the run takes images from elsewhere."""
+        """Synthetic images of each class that are drawn for a run: none where it takes images from elsewhere."""
         own = {**plain_settings(self.workflow.parser.config), **cell.settings}
         return 0 if "synthetic_datalist" in own else self.synthetic_of(cell)
 

@@ -67,3 +67,17 @@ def test_a_filter_keeps_the_usual_folder_unless_that_is_another_ones(tmp_path):
     names = folders()
     assert names[2] == "filter_standard" and len(set(names)) == 4
     assert all(name.startswith("filter_standard") for name in names)
+
+
+def test_images_from_elsewhere_are_neither_drawn_nor_judged_in_a_pool(tmp_path):
+    elsewhere = {"mixing": "synthetic", "synthetic_datalist": str(tmp_path / "datalist.json")}
+    arms = {"own": {"mixing": "synthetic", "images_per_class": 20}, "foreign": {**elsewhere, "images_per_class": 5000}}
+    runs = runs_of(tmp_path, {"seed": [0]}, arms)
+    own, foreign = runs.cells
+    assert runs.pool_of(own) == runs.pool_of(foreign) and runs.pools == {"seed0": 20}
+    assert runs.drawing() == {"seed0": own}
+    assert [runs.nested(cell).parser["synthetic_per_class"] for cell in runs.cells] == [20, 5000]
+    alone = runs_of(tmp_path, {"seed": [0]}, {"foreign": elsewhere})
+    assert alone.drawing() == {} and alone.nested(alone.cells[0]).parser["images_per_class"] == 100
+    all_foreign = runs_of(tmp_path, {"seed": [0]}, {"own": arms["own"]}, synthetic_datalist=str(tmp_path / "d.json"))
+    assert all_foreign.drawing() == {}

@@ -36,11 +36,8 @@ def test_an_assessment_judges_and_reports(settings, encoder, tmp_path):
     datalist = read_json(out / "datalist.json")
     reference = sum(r["role"] in ("train", "val") for part in ("training", "validation") for r in datalist[part])
     assert found["pooled"]["num_real"] == reference
-<<<<<<< HEAD
     assert read_json(out / "assess" / "run.json")["wall_time_s"] > 0
-=======
     assert (found["reference_roles"], found["bootstrap_samples"]) == (["train", "val"], 10)
->>>>>>> fix_c
     page = (out / "report.html").read_text()
     assert "<script" not in page and "&lt;script&gt;" in page
     assert "http" not in page.replace("https://arxiv.org", "") and "not tested" in page
