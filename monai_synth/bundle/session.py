@@ -149,7 +149,8 @@ def check_own_keys(workflow: ConfigWorkflow, name: str) -> None:
     Raises:
         ValueError: names every such key, the nearest one and all settings that the config has.
     """
-    path, config = workflow.config_root_path / f"{name}.json", workflow.parser.config
+    path = workflow.config_root_path / f"{name}.json"
+    config: Any = workflow.parser.config
     own = ConfigParser.load_config_file(path)
     other = [key for key in config if key not in {*own, *RESERVED}]
     if not other:

@@ -152,7 +152,7 @@ class _Runs:
         folders = {"output_dir": pool, "arm_dir": arm_dir, "evaluation_dir": arm_dir / "evaluation"}
         folders |= self.own_filter(cell)
         quiet: dict[str, Any] = {"baseline": ""}
-        if "sample_every" not in self.workflow.parser.config:
+        if "sample_every" not in plain_settings(self.workflow.parser.config):
             # nobody looks at the sample grids of a hundred fine-tunings, which take as long as these themselves
             quiet["sample_every"] = 0
         settings = {**quiet, **cell.own, **cell.settings, **{key: str(value) for key, value in folders.items()}}
