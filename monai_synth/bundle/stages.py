@@ -73,7 +73,10 @@ def begin(name: str, folder: str) -> None:
     processes.join(parser.get_parsed_content("device", default="cpu"))  # a study, which has none, is refused there
     if name in ONE_PROCESS:
         processes.alone(f"{name}.json")
-    processes.first_only(lambda: hold_folder(parser.get_parsed_content("output_dir")))
+    output_dir = parser.get_parsed_content("output_dir")
+    processes.first_only(lambda: hold_folder(output_dir))
+    if not Path(folder).resolve().is_relative_to(Path(output_dir).resolve()):  # --synthetic_dir, --arm_dir and the like
+        processes.first_only(lambda: hold_folder(folder))
     from .settings import check_settings, check_values, check_writable
 
     if name == "study":  # its runs begin one by one, and are checked by `study`

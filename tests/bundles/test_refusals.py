@@ -210,6 +210,15 @@ def test_an_output_folder_in_use_is_refused(settings, tmp_path):
     assert done.returncode == 1 and f"used by another run (process {os.getpid()}" in done.stderr
 
 
+def test_a_folder_of_ones_own_in_use_is_refused_though_the_output_folder_is_another(settings, tmp_path):
+    hold_folder(tmp_path / "shared")
+    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(CONFIGS / "generate.json")]
+    given = ["--output_dir", settings["output_dir"], "--synthetic_dir", str(tmp_path / "shared")]
+    done = subprocess.run([*command, *given], capture_output=True, text=True)
+    release_folder(tmp_path / "shared")
+    assert done.returncode == 1 and f"shared is being used by another run (process {os.getpid()}" in done.stderr
+
+
 def test_processes_meet_over_the_device_that_the_config_names(settings, monkeypatch):
     met = []
     monkeypatch.setattr(processes, "join", met.append)
