@@ -37,9 +37,10 @@ def is_under_way(record: dict[str, Any]) -> bool:
 def seconds_of(record: dict[str, Any], until: float) -> float:
     """Seconds of all attempts; one that has not come to its end counts until a moment, in seconds since the epoch."""
     earlier = record["wall_time_s"] or 0.0  # versions before noted none for a stage under way
-    if not is_under_way(record):
+    start = record.get("attempt_began", record["began"])
+    if not is_under_way(record) or start is None:  # the attempt's end was noted
         return earlier
-    return earlier + max(0.0, until - record.get("attempt_began", record["began"]))
+    return earlier + max(0.0, until - start)
 
 
 def last_written(folder: Path) -> float:
