@@ -77,7 +77,8 @@ def begin(name: str, folder: str) -> None:
     processes.first_only(lambda: hold_folder(output_dir))
     if not Path(folder).resolve().is_relative_to(Path(output_dir).resolve()):  # --synthetic_dir, --arm_dir and the like
         processes.first_only(lambda: hold_folder(folder))
-    from .settings import check_settings, check_values, check_writable
+    from .machine_check import check_writable
+    from .settings import check_settings, check_values
 
     if name == "study":  # its runs begin one by one, and are checked by `study`
         check_values(workflow)
@@ -229,7 +230,8 @@ def begin_inference(model_path: str) -> None:
         ValueError: for a key that inference.json does not have, or a value that cannot be.
         FileNotFoundError: when the bundle has no model yet.
     """
-    from .settings import check_device, check_threads, check_values
+    from .machine_check import check_device, check_threads
+    from .settings import check_values
 
     speak_plainly()
     workflow = running_workflow()

@@ -38,26 +38,27 @@ def pass_attempt(stage, clock, seconds):
     clock.now += DAY
 
 
+def finish(stage, clock, seconds, begin="open"):
+    """A stage begins, or goes on, and comes to its end."""
+    getattr(stage, begin)()
+    clock.now += seconds
+    stage.close()
+
+
 def test_the_attempts_of_a_stage_count_until_they_stopped_writing_and_pauses_do_not(tmp_path, clock):
     stage, began = Stage("train", tmp_path, {"rank": 4}, {}), clock.now
     pass_attempt(stage, clock, 100)
     pass_attempt(stage, clock, 20)
-    stage.open()
-    clock.now += 3
-    stage.close()
+    finish(stage, clock, 3)
     assert told(stage) == (True, 123.0) and read_json(stage.path)["began"] == began
 
 
 def test_the_record_of_a_complete_stage_stays_as_it_is_when_it_is_run_again(tmp_path, clock):
     stage = Stage("train", tmp_path, {"rank": 4}, {})
-    stage.open()
-    clock.now += 5
-    stage.close()
+    finish(stage, clock, 5)
     before = stage.path.read_bytes()
     clock.now += DAY  # its evaluation was killed, and the job is run again
-    stage.open()
-    clock.now += 60
-    stage.close()
+    finish(stage, clock, 60)
     assert stage.path.read_bytes() == before and told(stage) == (True, 5.0)
     (tmp_path / "model.pt").write_bytes(b"made again")  # as a classifier whose file was lost
     stage.close()
@@ -66,19 +67,13 @@ def test_the_record_of_a_complete_stage_stays_as_it_is_when_it_is_run_again(tmp_
 
 def test_a_stage_that_grows_adds_the_seconds_of_its_growth(tmp_path, clock):
     small, large = (Stage("generate", tmp_path, {"images_per_class": number}, {}) for number in (5, 9))
-    small.open()
-    clock.now += 50
-    small.close()
+    finish(small, clock, 50)
     clock.now += DAY
     pass_attempt(large, clock, 30)
     assert small.complete() and not large.complete()
-    small.open()
-    clock.now += 1
-    small.close()
+    finish(small, clock, 1)
     assert told(small) == (True, 81.0)
-    large.open()
-    clock.now += 10
-    large.close()
+    finish(large, clock, 10)
     assert told(large) == (True, 91.0) and large.complete()
 
 
@@ -87,13 +82,9 @@ def test_what_runs_again_with_any_settings_begins_anew_with_others_and_goes_on_w
     first.start()
     write(tmp_path / "results.csv", clock.now + 40)
     clock.now += DAY
-    first.start()
-    clock.now += 2
-    first.close()
+    finish(first, clock, 2, "start")
     assert told(first) == (True, 42.0)
-    other.start()
-    clock.now += 7
-    other.close()
+    finish(other, clock, 7, "start")
     assert told(other) == (True, 7.0)
 
 
@@ -106,7 +97,5 @@ def test_a_stage_that_a_version_before_began_goes_on(tmp_path, clock):
     os.utime(stage.path, (clock.now, clock.now))
     write(tmp_path / "state_0.safetensors", clock.now + 9)
     clock.now += DAY
-    stage.open()
-    clock.now += 1
-    stage.close()
+    finish(stage, clock, 1)
     assert told(stage) == (True, 10.0)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from monai_synth.bundle.settings import check_device
+from monai_synth.bundle.machine_check import check_device
 from monai_synth.bundle.stage_record import identity_of
 from monai_synth.utils import hold_folder, processes, read_json, release_folder, write_json
 from tests.bundles.running import CONFIGS, ROOT, root_message, run
